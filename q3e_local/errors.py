@@ -21,6 +21,7 @@
     ├── IndexFileError          an index that cannot be used: missing, not an index, damaged, newer, busy
     ├── SpaceMismatchError      an index whose vectors are of another model, dim or instruction
     ├── NotEnoughMemoryError    the plan does not fit into this machine's memory
+    │   └── GpuMemoryError          nor a GPU's, while the machine's own may be enough
     ├── NotEnoughDiskError      the file does not fit on this disk
     ├── EngineError             llama.cpp failed, or the engine is closed
     │   └── CrashError              llama.cpp ended the process it ran in
@@ -147,6 +148,10 @@ class SpaceMismatchError(Q3EError):
 
 class NotEnoughMemoryError(Q3EError, MemoryError):
     """The plan does not fit into this machine's memory."""
+
+
+class GpuMemoryError(NotEnoughMemoryError):
+    """The plan does not fit into a GPU's memory, while that of the machine may be enough."""
 
 
 class NotEnoughDiskError(Q3EError):

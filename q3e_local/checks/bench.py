@@ -88,7 +88,7 @@ def about(model: Embedder | Reranker, info: ModelInfo) -> dict[str, Any]:
         "settings": {
             **{name: getattr(engine.settings, name) for name in TUNABLE},
             "n_seq_max": engine.n_seq_max,
-            "n_gpu_layers": engine.n_gpu_layers,
+            "n_gpu_layers": engine.placement.n_on_gpu,
             "tap": engine.tap,
         },
         "kernels": engine.kernels.fields(),

@@ -20,6 +20,7 @@ from q3e_local.checks.tune_child import ModelInChild
 from q3e_local.errors import CrashError, NotEnoughMemoryError
 from q3e_local.llama.settings.defaults import TUNABLE, Host, Reason, Tuned, defaults, other_threads
 from q3e_local.llama.settings.kept import Platform
+from q3e_local.llama.settings.placement import CPU
 from q3e_local.llama.settings.trials import Race
 from q3e_local.wording.endings import manner
 
@@ -72,7 +73,7 @@ def tune(path: Path, budget_s: float, tell: Callable[[str], None]) -> tuple[Tune
     """
     with closing(ModelInChild(path)) as model:
         platform = model.platform
-        tuning = Tuning(model, Host(platform.n_cores, bool(platform.on_gpu)), platform.n_cpus, tell=tell)
+        tuning = Tuning(model, Host(platform.n_cores, platform.place not in (None, CPU)), platform.n_cpus, tell=tell)
         return tuning.run(budget_s), platform
 
 

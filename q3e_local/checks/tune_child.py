@@ -14,7 +14,6 @@ import q3e_local
 from q3e_local.checks.bench import Texts
 from q3e_local.errors import CrashError
 from q3e_local.llama.child import Child
-from q3e_local.llama.settings import kept
 from q3e_local.llama.settings.defaults import Settings
 from q3e_local.llama.settings.kept import Platform
 
@@ -31,9 +30,9 @@ class MeasuredModel:
         self._texts = Texts(path, self._engine.tokenize, seed)
 
     def platform(self) -> Platform:
-        from q3e_local.llama import binding
+        from q3e_local.llama import loading
 
-        return kept.here(binding.version(), binding.features(), self._engine.on_gpu, self._engine.kernels.name)
+        return loading.platform(self._engine.placement, self._engine.kernels)
 
     def use(self, settings: Settings) -> None:
         self._engine.use(settings)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +15,20 @@ from numpy.typing import NDArray
 from q3e_local.errors import OptionError
 from q3e_local.gguf.model_kind import ModelKind
 
+NO_DEVICE = "none"
+KvType = Literal["f16", "q8_0"]
+
 
 @dataclass(frozen=True)
 class EngineConfig:
     """How to run the model. None means: chosen for this machine, as `q3e_local.llama.settings.defaults` says."""
 
     n_threads: int | None = None
-    n_gpu_layers: int | None = None  # None: all of them when the build can offload, else 0
+    n_gpu_layers: int | None = None  # the last so many layers; None: as many as fit into the memory of a GPU
+    device: str | None = None  # llama.cpp's names of GPUs, with commas between them, or `none`; None: chosen
     n_ctx_max: int | None = None  # tokens of the longest text; None: what the file says
     n_batch: int | None = None  # tokens computed at once; a large batch computes attention between texts in vain
+    kv_type: KvType = "f16"  # of keys and values: q8_0 takes about half the memory, and changes vectors a little
     n_seq_max: int = 64  # texts in a batch; each costs a row of logits (0.6 MB) in llama.cpp's buffers
     tap: bool = True  # read the hidden state before the vocabulary projection
     self_tuning: bool = False  # try other settings in the first batches of real work, and keep the fastest
@@ -40,6 +45,19 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise OptionError(f"{name} must be between {low} and {high}, got {value}")
+        if self.kv_type not in get_args(KvType):
+            raise OptionError(f"kv_type must be one of {', '.join(get_args(KvType))}, got {self.kv_type!r}")
+        if self.device is not None and not all(name.strip() for name in self.device.split(",")):
+            raise OptionError(f"device must be names with commas between them, or {NO_DEVICE}, got {self.device!r}")
+        if self.device == NO_DEVICE and self.n_gpu_layers:
+            raise OptionError(f"device is {NO_DEVICE}, so n_gpu_layers must be 0, got {self.n_gpu_layers}")
+
+    @property
+    def devices(self) -> tuple[str, ...] | None:
+        """The names of `device`; empty: none, and the CPU computes; None: chosen."""
+        if self.device is None:
+            return None
+        return () if self.device == NO_DEVICE else tuple(name.strip() for name in self.device.split(","))
 
 
 class Engine(Protocol):

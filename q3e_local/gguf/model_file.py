@@ -6,9 +6,11 @@ Knows what this model family looks like in a GGUF; leaves reading the file to he
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from q3e_local.errors import ModelFileError, WrongModelError
 from q3e_local.gguf.header import Header, fingerprint, read_header
@@ -52,6 +54,7 @@ FOREIGN = (
     "rope.scal",
 )
 MAX_LAYERS = 512  # llama.cpp asserts above it
+_OF_LAYER = re.compile(r"blk\.(\d{1,4})\.")
 
 # A reranker that another converter took for a chat model states no pooling, and runs here all the same.
 _POOLINGS: dict[ModelKind, tuple[int | None, ...]] = {"embedder": (LAST,), "reranker": (RANK, LAST, NONE, None)}
@@ -79,6 +82,8 @@ class ModelInfo:
     quantization: str
     added_tokens: tuple[str, ...]
     n_parameters: int = 0  # numbers in all tensors; 0 of a model that is only planned
+    layer_bytes: tuple[int, ...] = ()  # weights of each layer; none of a model that is only planned
+    output_bytes: int = 0  # of the vocabulary projection and its norm, which llama.cpp keeps beside the last layer
     answers: AnswerRows | None = None  # of a reranker
 
     @property
@@ -119,10 +124,26 @@ def inspect(path: Path, kind: ModelKind | None = None) -> ModelInfo:
         quantization=_FILE_TYPES.get(header.metadata.get("general.file_type", -1), "unknown"),
         added_tokens=tuple(tokens[i] for i, kind in enumerate(tokens.types) if kind in (CONTROL, USER_DEFINED)),
         n_parameters=sum(prod(tensor.shape) for tensor in header.tensors.values()),
+        **_sizes_by_layer(header, _size(header, "block_count")),
     )
     _check_numbers(header, info)
     _check_tensors(header, info, kind)
     return info if kind == "embedder" else replace(info, answers=answer_rows(header))
+
+
+def _sizes_by_layer(header: Header, n_layer: int) -> dict[str, Any]:
+    """Bytes of each layer, and of what stands behind the layers. A file without a projection uses the token table."""
+    layers = dict.fromkeys(range(min(n_layer, MAX_LAYERS)), 0)
+    for name, tensor in header.tensors.items():
+        of_layer = _OF_LAYER.match(name)
+        if of_layer and int(of_layer[1]) in layers:
+            layers[int(of_layer[1])] += tensor.size_bytes
+    projection = header.tensors.get(OUTPUT) or header.tensors.get("token_embd.weight")
+    behind = [header.tensors.get("output_norm.weight"), projection]
+    return {
+        "layer_bytes": tuple(layers.values()),
+        "output_bytes": sum(tensor.size_bytes for tensor in behind if tensor is not None),
+    }
 
 
 def layer_shapes(n_embd: int, n_ff: int, n_head: int, n_head_kv: int, head_dim: int) -> dict[str, tuple[int, ...]]:

@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from q3e_local.embedding.engine import KvType
 from q3e_local.llama.cuda_libraries import preload
 from q3e_local.llama.native_log import NativeError as NativeError
 from q3e_local.llama.native_log import NativeLog
 
 preload()  # importing llama_cpp loads its libraries, and these need NVIDIA's
 
-import llama_cpp  # noqa: E402
-import llama_cpp.llama_cpp as lib  # noqa: E402
-from llama_cpp._ctypes_extensions import load_shared_library  # noqa: E402
+import llama_cpp.llama_cpp  # noqa: E402
+
+lib: Any = llama_cpp.llama_cpp
 
 POOLING_NONE, POOLING_LAST = lib.LLAMA_POOLING_TYPE_NONE, lib.LLAMA_POOLING_TYPE_LAST
 
@@ -37,13 +40,14 @@ _log_callback = lib.llama_log_callback(native_log)
 lib.llama_log_set(_log_callback, ctypes.c_void_p(0))
 lib.llama_backend_init()
 
-_ggml = load_shared_library("ggml-base", lib._base_path)
-_ggml.ggml_get_name.argtypes, _ggml.ggml_get_name.restype = [ctypes.c_void_p], ctypes.c_char_p
-_ggml.ggml_nbytes.argtypes, _ggml.ggml_nbytes.restype = [ctypes.c_void_p], ctypes.c_size_t
-_ggml.ggml_backend_tensor_get.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
-_ggml.ggml_backend_tensor_get.restype = None
+# Windows looks a function up in one library alone, and not in those that it depends on; it loads a library once.
+_LIBRARIES = [lib._lib] + [
+    load_shared_library(name, lib._base_path) for name in ("ggml", "ggml-base") if sys.platform == "win32"
+]
 
-tensor_name: Callable[[int], bytes] = _ggml.ggml_get_name
+_KV_TYPES = {"f16": lib.GGML_TYPE_F16, "q8_0": lib.GGML_TYPE_Q8_0}
+# What llama.cpp says where AUTO leaves it off: llama_context::resolve_fused_ops.
+_NO_FLASH_ATTENTION = "Flash Attention not supported"
 
 
 def function(name: str, result: Any, *arguments: Any) -> Any:
@@ -53,27 +57,25 @@ def function(name: str, result: Any, *arguments: Any) -> Any:
     opened by its path may be loaded a second time, with a second state. Raises AttributeError where this build has no
     function of this name.
     """
-    native = lib._lib[name]  # a new object, so that the binding's types stay as they are
+    native = _found(name)  # a new object, so that the binding's types stay as they are
     native.restype, native.argtypes = result, arguments
     return native
 
 
 def address(name: str) -> int:
     """Where a function of ggml's lies. Raises AttributeError where this build has no function of this name."""
-    return int(ctypes.cast(lib._lib[name], ctypes.c_void_p).value or 0)
+    return int(ctypes.cast(_found(name), ctypes.c_void_p).value or 0)
 
 
-def read_tensor(tensor: int, n_columns: int) -> NDArray[np.float32]:
-    """A copy of a float32 tensor as rows (n, n_columns), wherever it lives; possibly no rows."""
-    n_bytes = _ggml.ggml_nbytes(tensor)
-    rows = np.empty((n_bytes // (4 * n_columns), n_columns), np.float32)
-    if rows.size:
-        _ggml.ggml_backend_tensor_get(tensor, rows.ctypes.data, 0, rows.nbytes)
-    return rows
+def _found(name: str) -> Any:
+    for library in _LIBRARIES:
+        with suppress(AttributeError):
+            return library[name]
+    raise AttributeError(f"this build of llama.cpp has no function {name}")
 
 
 def can_offload() -> bool:
-    """Whether this build of llama.cpp has a GPU to put layers on."""
+    """Whether this build of llama.cpp can put layers on a GPU; whether there is one, devices.py says."""
     return bool(lib.llama_supports_gpu_offload())
 
 
@@ -98,35 +100,27 @@ def build() -> tuple[tuple[str, int, int], ...]:
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
 
 
-def quantize(
-    source: str,
-    target: str,
-    file_type: int,
-    n_threads: int,
-    max_buf_size: int,
-    types: Mapping[str, int] | None = None,
-) -> None:
-    """Write `source` once more, as llama.cpp's `file_type`. Its progress goes to the log, line by line.
-
-    `types` are ggml's types of tensors that differ from the file type's, by the pattern of their names; llama.cpp
-    follows them only where the file type is a quantized one.
-    """
-    params = lib.llama_model_quantize_default_params()
-    params.ftype, params.nthread, params.max_buf_size = file_type, n_threads, max_buf_size
-    overrides = (lib.llama_model_tensor_override * (len(types or {}) + 1))()  # the last one, of zeros, is the end
-    for override, (pattern, kind) in zip(overrides, (types or {}).items(), strict=False):
-        override.pattern, override.type = pattern.encode("utf-8"), kind
-    params.tt_overrides = ctypes.cast(overrides, ctypes.POINTER(lib.llama_model_tensor_override))
-    if lib.llama_model_quantize(source.encode("utf-8"), target.encode("utf-8"), params) != 0:
-        raise native_log.failure("quantizing failed")
-
-
 class Weights:
     """The weights. Free it after every Context made of it."""
 
-    def __init__(self, path: bytes, n_gpu_layers: int) -> None:
+    def __init__(
+        self, path: bytes, n_gpu_layers: int = 0, devices: Sequence[int] = (), no_alloc: bool = False
+    ) -> None:
+        """`n_gpu_layers` as llama.cpp counts them, the vocabulary projection as one, on these devices of ggml's.
+
+        `no_alloc`: read no weights and allocate nothing, so that a Context only says in the log what it would take.
+        """
         params = lib.llama_model_default_params()
+        # Without layers there, llama.cpp would still send large products to a GPU that it sees, with their weights.
+        # So it gets a list of devices, which has none then.
+        self.on_gpu = n_gpu_layers > 0
         params.n_gpu_layers = n_gpu_layers
+        self._devices = (ctypes.c_void_p * (len(devices) + 1))(*(devices if self.on_gpu else ()), None)
+        params.devices = ctypes.cast(self._devices, ctypes.c_void_p)
+        params.split_mode = lib.LLAMA_SPLIT_MODE_NONE if len(devices) == 1 else lib.LLAMA_SPLIT_MODE_LAYER
+        params.no_alloc = no_alloc
+        if no_alloc:
+            params.load_mode = lib.LLAMA_LOAD_MODE_NONE
         # Repacked weights take twice the memory and were slower wherever that was measured: 0.5 to 0.7 times as fast
         # with AVX-512, 0.9 with AVX2. On a CPU with AMX they end the process where gcc 12 compiled llama.cpp, which
         # drops stores into the tile configuration (https://github.com/ggml-org/llama.cpp/pull/26954).
@@ -203,7 +197,8 @@ class Batch:
 class Context:
     """A KV cache and compute buffers for one model. Counts are the caller's to check: llama.cpp asserts.
 
-    `exact`: keys and values are f32 and not f16, at the price of slow attention that takes more memory.
+    `exact`: keys and values are f32 and not `kv_type`, at the price of slow attention that takes more memory.
+    `kv_on_gpu`: those of layers on a GPU are there too; else they are in RAM, and the CPU attends.
     """
 
     def __init__(
@@ -216,6 +211,8 @@ class Context:
         n_threads: int,
         pooling: int,
         exact: bool = False,
+        kv_type: KvType = "f16",
+        kv_on_gpu: bool = True,
         eval_callback: EvalCallback | None = None,
     ) -> None:
         params = lib.llama_context_default_params()
@@ -225,8 +222,13 @@ class Context:
             # Without flash attention: llama.cpp casts f32 keys and values to f16 for it.
             params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
             params.type_k = params.type_v = lib.GGML_TYPE_F32
-        elif not can_offload():  # on a GPU llama.cpp knows best whether it has the kernel, and AUTO is its default
-            params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        else:
+            params.type_k = params.type_v = _KV_TYPES[kv_type]
+            # On a GPU llama.cpp knows best whether it has the kernel, and AUTO is its default. Where keys and values
+            # are in RAM, the CPU attends, which has it; AUTO would take that for a GPU that lacks it.
+            if not (model.on_gpu and kv_on_gpu):
+                params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        params.offload_kqv = kv_on_gpu
         params.pooling_type = pooling
         params.embeddings = pooling != POOLING_NONE
         params.kv_unified = True
@@ -236,9 +238,11 @@ class Context:
             wrapped = eval_callback
             self._eval = lib.ggml_backend_sched_eval_callback(lambda tensor, ask, _: wrapped(tensor, ask))
             params.cb_eval = self._eval
+        native_log.begin()
         self._handle: Any = lib.llama_init_from_model(model.handle, params)
         if not self._handle:
             raise native_log.failure("the context was refused")
+        self.flash_attention = not exact and not native_log.has_said(_NO_FLASH_ATTENTION)
         self.n_ctx = int(lib.llama_n_ctx(self._handle))
 
     def set_threads(self, n_threads: int) -> None:

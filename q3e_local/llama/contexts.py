@@ -6,20 +6,31 @@ Knows sizes and memory; leaves threads to engine.py and the reading of vectors t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local import machine
-from q3e_local.errors import BadVectorError, EngineError, NotEnoughMemoryError
+from q3e_local.embedding.engine import KvType
+from q3e_local.errors import BadVectorError, EngineError, GpuMemoryError, NotEnoughMemoryError
 from q3e_local.gguf.model_file import ModelInfo
 from q3e_local.llama import binding
+from q3e_local.llama.context_memory import ContextMemory
 from q3e_local.llama.pooling_context import Counts, PoolingContext
 from q3e_local.llama.settings.defaults import N_BATCH, Settings
-from q3e_local.llama.settings.memory import ContextPlan, for_batches, for_long, grown, padded
-from q3e_local.wording.counts import size
+from q3e_local.llama.settings.memory import (
+    ContextPlan,
+    batch_plans,
+    for_batches,
+    for_long,
+    given_up,
+    grown,
+    long_plans,
+    padded,
+    saving,
+)
+from q3e_local.llama.settings.placement import Placement
 
 logger = logging.getLogger(__name__)
 # How a model runs, and why: what --explain shows.
@@ -28,24 +39,29 @@ explaining = logging.getLogger("q3e_local.settings")
 # So many batches go by before the context of long texts is freed, gigabytes at 32K tokens: a long text may be near.
 _SHORT_BEFORE_FREEING = 16
 
-_NEEDS = "needs {} beside the model, {} are free"
-_TEXT = "a text of {} tokens " + _NEEDS + "; cut the text, or close other programs"
-_BATCH = "a batch of {} tokens " + _NEEDS + "; take a smaller model or batch, or close other programs"
+_TEXT = "a text of {} tokens needs {}; cut the text, or close other programs"
+_BATCH = "a batch of {} tokens needs {}; take a smaller model or batch, or close other programs"
+_AFTER_TAP = (
+    "llama.cpp computes on behind the hidden-state tap (%s), as that is on another device: vectors are right, and "
+    "take longer than they need to"
+)
 
 
 @contextmanager
-def refusals(what: str) -> Iterator[None]:
-    """Say as an EngineError that llama.cpp cannot do `what`."""
+def refusals(what: str, *, on_gpu: bool) -> Iterator[None]:
+    """Say as an EngineError that llama.cpp cannot do `what`; as a GpuMemoryError where it got no memory of a GPU."""
     try:
         yield
     except binding.NativeError as error:
-        raise EngineError(f"llama.cpp cannot {what}: {error}") from None
+        kind = GpuMemoryError if on_gpu and error.is_memory else EngineError
+        raise kind(f"llama.cpp cannot {what}: {error}") from None
 
 
 class Contexts:
-    """Makes, remakes and frees contexts. `on_gpu`: all keys and values are on a GPU, whose memory llama.cpp checks.
+    """Makes, remakes and frees contexts; where a GPU has too little memory, such as take less of it.
 
-    Raises NotEnoughMemoryError before allocating, EngineError where llama.cpp refuses.
+    Raises NotEnoughMemoryError before allocating, or where llama.cpp is refused memory; EngineError where llama.cpp
+    refuses.
     """
 
     def __init__(
@@ -55,29 +71,38 @@ class Contexts:
         settings: Settings,
         n_seq_max: int,
         tap: bool,
-        on_gpu: bool,
+        placement: Placement,
         between: Callable[[], None],
+        *,
+        kv_type: KvType = "f16",
+        may_shrink: bool = False,
     ) -> None:
-        """`between` is called between the layers of a long text, and may compute with `batch`; not if `on_gpu`."""
+        """`between` is called between the layers of a long text, unless a GPU has all, and may compute with `batch`.
+
+        `may_shrink`: where memory is short, batches of fewer tokens will do.
+        """
         self.counts = Counts()
         self._model, self._info, self._settings = model, info, settings
-        self._n_seq_max, self._tap, self._on_gpu = n_seq_max, tap, on_gpu
+        self._n_seq_max, self._tap, self._kv_type = n_seq_max, tap, kv_type
+        self._memory = ContextMemory(info, placement)
+        self._placement = placement
         # A GPU would have to stop after each layer, to save others a wait for one piece: far less than a second.
-        self._between = None if on_gpu else between
+        self._between = None if placement.all_on_gpu else between
         self._long: PoolingContext | None = None
         self._n_short = 0  # batches in a row without a long text
-        self.batch = self._made_for_batches(self._batch_plan())
+        self._said: set[str] = set()
+        self.batch = self._made_for_batches(self._batch_plan(), may_shrink)
 
     def use(self, settings: Settings) -> None:
         """Go on with other threads or batches."""
         before, self._settings = self._settings, settings
         plan = self._batch_plan()
-        if plan == self.batch.plan:
+        if (plan.n_batch, plan.n_seq_max) == (self.batch.plan.n_batch, self.batch.plan.n_seq_max):
             for context in filter(None, (self.batch, self._long)):
                 context.set_threads(settings.n_threads)
             return
         try:
-            batch = self._made_for_batches(plan)
+            batch = self._made_for_batches(plan, may_shrink=False)
         except Exception:
             self._settings = before
             raise
@@ -96,12 +121,19 @@ class Contexts:
         old = self._long
         if old is not None and n_tokens <= old.plan.n_ctx:
             return old
-        freed = old.plan.n_bytes(self._info) if old is not None else 0
-        wanted = grown(old.plan.n_ctx if old is not None else 0, n_tokens, n_ctx_max)
-        plan = self._long_plan(n_tokens, wanted, freed)
-        self._free_long()
-        self._long = self._made(plan, self._between)
+        n_ctx = grown(old.plan.n_ctx if old is not None else 0, n_tokens, n_ctx_max)
+        wanted = for_long(self._settings.n_batch, n_ctx, self._tap, kv_type=self._kv_type)
+        plans = long_plans(wanted, n_tokens, on_gpu=self._placement.on_gpu)
+        self._long = self._first(plans, _TEXT, n_tokens, self._between, replaces_long=True)
+        self._tell(f"a text of {n_tokens} tokens", wanted, self._long.plan)
         return self._long
+
+    def check_on_cpu(self, n_tokens: int) -> None:
+        """Raise NotEnoughMemoryError where the machine has no memory for a text of `n_tokens` without any GPU."""
+        plan = for_long(min(self._settings.n_batch, N_BATCH), padded(n_tokens), self._tap, kv_type=self._kv_type)
+        lack = ContextMemory(self._info, self._placement.on_cpu("")).lack(plan)
+        if lack is not None:
+            raise NotEnoughMemoryError(_TEXT.format(n_tokens, lack.text))
 
     def sounded(
         self,
@@ -114,6 +146,9 @@ class Contexts:
 
         Raises BadVectorError with the place of a sequence whose vector is no better then.
         """
+        if self.counts.after_tap and _AFTER_TAP not in self._said:
+            self._said.add(_AFTER_TAP)
+            logger.warning(_AFTER_TAP, b", ".join(dict.fromkeys(self.counts.after_tap)).decode("ascii", "replace"))
         bad = np.flatnonzero(~_sound(vectors)).tolist()
         if bad:
             context.wipe()
@@ -132,14 +167,19 @@ class Contexts:
         logger.warning("no usable vector for a text of %d tokens; trying it alone with f32 KV", len(ids))
         # Its attention takes memory for each token of a piece with each token of the text.
         plan = for_long(min(self._settings.n_batch, N_BATCH), padded(len(ids)), self._tap, exact=True)
-        self._afford(plan, _TEXT, len(ids))
-        context = self._made(plan)
+        plans = [plan, *saving(plan)] if self._placement.on_gpu else [plan]
+        context = self._first(plans, _TEXT, len(ids))
         try:
-            with refusals("compute this text"):
+            with refusals("compute this text", on_gpu=self._placement.on_gpu):
                 vector: NDArray[np.float32] = context.decode([ids], go_on=go_on)[0]
         finally:
             context.free()
         return vector
+
+    @property
+    def latest_long(self) -> PoolingContext | None:
+        """The context for long texts, while there is one."""
+        return self._long
 
     def free(self) -> None:
         self.batch.free()
@@ -151,34 +191,57 @@ class Contexts:
             self._long = None
 
     def _batch_plan(self) -> ContextPlan:
-        return for_batches(self._settings.n_batch, self._n_seq_max, self._tap)
+        return for_batches(self._settings.n_batch, self._n_seq_max, self._tap, self._kv_type)
 
-    def _made_for_batches(self, plan: ContextPlan) -> PoolingContext:
-        self._afford(plan, _BATCH, plan.n_batch)
-        return self._made(plan)
+    def _made_for_batches(self, wanted: ContextPlan, may_shrink: bool) -> PoolingContext:
+        plans = batch_plans(wanted, on_gpu=self._placement.on_gpu, may_shrink=may_shrink)
+        made = self._first(plans, _BATCH, wanted.n_batch)
+        self._tell("batches", wanted, made.plan)
+        return made
 
-    def _long_plan(self, n_tokens: int, wanted: int, freed: int) -> ContextPlan:
-        """The first of these that memory is enough for: with room to grow into; without; in smaller pieces."""
-        n_batch, tight = self._settings.n_batch, padded(n_tokens)
-        for n_ctx in (wanted, tight):
-            plan = for_long(n_batch, n_ctx, self._tap)
-            with suppress(NotEnoughMemoryError):
-                self._afford(plan, _TEXT, n_tokens, freed)
-                return plan
-        plan = for_long(min(n_batch, N_BATCH), tight, self._tap)
-        self._afford(plan, _TEXT, n_tokens, freed)
-        explaining.info("a text of %d tokens: pieces of %d tokens (for want of memory)", n_tokens, plan.n_batch)
-        return plan
+    def _first(
+        self,
+        plans: Iterable[ContextPlan],
+        message: str,
+        n_tokens: int,
+        between: Callable[[], None] | None = None,
+        *,
+        replaces_long: bool = False,
+    ) -> PoolingContext:
+        """The first of these contexts that there is memory for. Raises the error of the last, as `message` has it."""
+        short: NotEnoughMemoryError | None = None
+        for plan in plans:
+            lack = self._memory.lack(plan, self._long.plan if replaces_long and self._long is not None else None)
+            if lack is not None:
+                short = (GpuMemoryError if lack.of_gpu else NotEnoughMemoryError)(message.format(n_tokens, lack.text))
+                continue
+            if replaces_long:
+                self._free_long()
+            try:
+                with refusals(f"make a context of {plan.n_ctx} tokens", on_gpu=self._placement.on_gpu):
+                    return PoolingContext(
+                        self._model, self._info, plan, self._settings.n_threads, self.counts, between
+                    )
+            except (GpuMemoryError, EngineError) as error:
+                if not self._placement.on_gpu:
+                    raise
+                # A driver does not always say that memory was the reason.
+                short = GpuMemoryError(f"{message.format(n_tokens, self._memory.needs(plan))} ({error})")
+        assert short is not None
+        raise short
 
-    def _made(self, plan: ContextPlan, between: Callable[[], None] | None = None) -> PoolingContext:
-        with refusals(f"make a context of {plan.n_ctx} tokens"):
-            return PoolingContext(self._model, self._info, plan, self._settings.n_threads, self.counts, between)
-
-    def _afford(self, plan: ContextPlan, message: str, n_tokens: int, freed: int = 0) -> None:
-        """Raise NotEnoughMemoryError with this message where there is no memory for the plan."""
-        needed, available = plan.n_bytes(self._info), machine.available_memory() + freed
-        if needed > available and not self._on_gpu:
-            raise NotEnoughMemoryError(message.format(n_tokens, size(needed), size(available)))
+    def _tell(self, what: str, wanted: ContextPlan, made: ContextPlan) -> None:
+        """Say what was given up: a slower or less exact way is for the user, and once; the rest for --explain."""
+        words = given_up(wanted, made)
+        if not words:
+            return
+        of_gpu = " of a GPU" if self._placement.on_gpu else ""
+        said = f"{what}: {words} (for want of memory{of_gpu})"
+        if (made.kv_type, made.kv_on_gpu) != (wanted.kv_type, wanted.kv_on_gpu) and words not in self._said:
+            self._said.add(words)
+            logger.warning("%s", said)
+        else:
+            explaining.info("%s", said)
 
 
 def _sound(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -6,7 +6,6 @@ vectors to pooling_context.py.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,22 +19,26 @@ from numpy.typing import NDArray
 from q3e_local import machine
 from q3e_local.embedding.batching import pack
 from q3e_local.embedding.engine import EngineConfig
-from q3e_local.errors import BadVectorError, EngineError, ModelFileError, NotEnoughMemoryError, OptionError
+from q3e_local.errors import BadVectorError, EngineError, GpuMemoryError, ModelFileError, OptionError
 from q3e_local.gguf.model_file import inspect
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.gguf.rows import difference
-from q3e_local.llama import binding
-from q3e_local.llama.contexts import Contexts, explaining, refusals
+from q3e_local.llama.contexts import explaining, refusals
 from q3e_local.llama.kernels import in_use
 from q3e_local.llama.kernels.choice import Taken
+from q3e_local.llama.loading import LoadedModel, load
 from q3e_local.llama.owner import InTurn, Owner
 from q3e_local.llama.pooling_context import Counts, PoolingContext
-from q3e_local.llama.settings import kept
-from q3e_local.llama.settings.defaults import TUNABLE, Host, Reason, Settings, other_threads, settle
+from q3e_local.llama.settings.defaults import Reason, Settings, other_threads
 from q3e_local.llama.settings.memory import needed_bytes
-from q3e_local.llama.tap_proof import tap_is_proved
+from q3e_local.llama.settings.placement import Placement
 from q3e_local.llama.thread_trials import ThreadTrials
-from q3e_local.wording.counts import size
+
+_POLL_S = 0.1  # until closing is noticed
+
+
+class _LoadedAnewError(Exception):
+    """The context of a long text is gone, because the model was loaded anew; the text begins again."""
 
 
 class LlamaEngine:
@@ -56,11 +59,6 @@ class LlamaEngine:
     ) -> None:
         """`kind` is what the user says that the file is; None: what it states."""
         self.config = config or EngineConfig()
-        if self.config.n_gpu_layers and not binding.can_offload():
-            raise OptionError(
-                f"this llama.cpp was built without a GPU: n_gpu_layers must be 0, got {self.config.n_gpu_layers}; "
-                "the README says how to build it for one"
-            )
         self.info = info = inspect(path, kind)
         self.digest, self.kind, self.n_vocab = info.digest, info.kind, info.n_vocab
         self._answer = None if info.answers is None else difference(path, info.answers)
@@ -69,23 +67,37 @@ class LlamaEngine:
             raise ModelFileError(f"{path} has NaN or infinity in the rows of its answer; get the file again")
         self.eos_id, self.added_tokens = info.eos_id, info.added_tokens
         self.n_ctx_max = min(info.n_ctx_train, self.config.n_ctx_max or info.n_ctx_train)
-        all_layers = info.n_layer + 1 if binding.can_offload() else 0
-        self.n_gpu_layers = all_layers if self.config.n_gpu_layers is None else self.config.n_gpu_layers
-        self.on_gpu = self.n_gpu_layers > 0
-        self.tap = self.config.tap
-        self._model: binding.Weights | None = None
-        self._contexts: Contexts | None = None
+        self._loaded: LoadedModel | None = None
         self._one_long = InTurn()
         self._tokenizing = threading.Lock()
         self._owner = Owner()
         try:
             self.kernels = self._owner.do(in_use.chosen)
-            self.settings = self._settled()
+            self._loaded = self._owner.do(load, self.info, self.config, self.kernels, self._owner.let_in)
             self._trials = ThreadTrials(self.n_threads, self._other_threads(), clock)
-            self._owner.do(self._load)
         except BaseException:
             self.close()
             raise
+
+    @property
+    def settings(self) -> Settings:
+        """How the model runs, and why."""
+        return self._open().settings
+
+    @property
+    def placement(self) -> Placement:
+        """Where the layers are. May change while the engine works, should a GPU's memory become short."""
+        return self._open().placement
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether any layer is on a GPU."""
+        return self.placement.on_gpu
+
+    @property
+    def tap(self) -> bool:
+        """Whether hidden states are read by the tap, and not by llama.cpp's pooling."""
+        return self._open().tap
 
     @property
     def n_batch(self) -> int:
@@ -112,7 +124,7 @@ class LlamaEngine:
 
     def tokenize(self, text: str) -> list[int]:
         with self._tokenizing:
-            return self._open_model().tokenize(text.encode("utf-8"))
+            return self._open().weights.tokenize(text.encode("utf-8"))
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """The text of these ids, special tokens written out; bytes that are no UTF-8 become U+FFFD."""
@@ -127,12 +139,12 @@ class LlamaEngine:
             if ids and not 0 <= min(ids) <= max(ids) < self.n_vocab:
                 raise OptionError(f"token ids are between 0 and {self.n_vocab - 1}, got {min(ids)} to {max(ids)}")
         with self._tokenizing:
-            return [self._open_model().detokenize(ids) for ids in runs]
+            return [self._open().weights.detokenize(ids) for ids in runs]
 
     @property
     def counts(self) -> Counts:
         """What was computed since the engine was loaded: decodes, tokens, and tokens that were there already."""
-        return replace(self._open_contexts().counts)
+        return replace(self._open().contexts.counts)
 
     def decode(
         self,
@@ -159,17 +171,23 @@ class LlamaEngine:
     def _decode_long(self, ids: Sequence[int], on_piece: Callable[[int], None]) -> NDArray[np.float32]:
         """In pieces; between two of them, and between their layers, batches of other callers are computed."""
         with self._one_long:
-            context, at = self._owner.do(self._begin_long, ids)
-            while at < len(ids):
-                end = self._owner.long(self._piece, context, ids, at)
-                on_piece(end - at)
-                at = end
-            return self._owner.do(self._end_long, context, ids)
+            while True:
+                try:
+                    context, at = self._owner.do(self._begin_long, ids)
+                    while at < len(ids):
+                        end = self._owner.long(self._piece, context, ids, at)
+                        on_piece(end - at)
+                        at = end
+                    return self._owner.do(self._end_long, context, ids)
+                except GpuMemoryError as error:
+                    self._owner.do(self._fewer_layers, error, len(ids))
+                except _LoadedAnewError:
+                    continue
 
     def use(self, settings: Settings) -> None:
         """Go on with other threads or batches. The weights stay as they were loaded."""
         with self._one_long:  # whose context may go
-            self._owner.do(self._use, settings)
+            self._owner.do(self._open().use, settings)
 
     def close(self) -> None:
         with self._tokenizing:
@@ -187,11 +205,6 @@ class LlamaEngine:
             self._free()
             self._owner.abandon()
 
-    def _settled(self) -> Settings:
-        platform = kept.here(binding.version(), binding.features(), self.on_gpu, self.kernels.name)
-        found = kept.find(self.info.digest, platform)
-        return settle(self.config, Host(machine.physical_cores(), self.on_gpu), found)
-
     def _other_threads(self) -> list[int]:
         """Numbers of threads to try in real work: none where the number is given or tuned, or a GPU computes."""
         if not self.config.self_tuning or self.on_gpu or self.settings.reasons["n_threads"].source != "default":
@@ -200,45 +213,40 @@ class LlamaEngine:
 
     # On the owner's thread from here on.
 
-    def _load(self) -> None:
-        total, weights = machine.total_memory(), self.info.size_bytes
-        if not self.on_gpu and weights > total:
-            raise NotEnoughMemoryError(
-                f"{self.info.name} needs {size(weights)} for its weights, this machine has {size(total)}; "
-                "take a smaller model or quantization"
-            )
+    def _fewer_layers(self, error: GpuMemoryError, n_tokens: int = 0) -> None:
+        """Compute on with fewer layers on the GPU. Raises `error` in the middle of a long text's piece."""
+        if self._owner.is_letting_in:
+            raise error
+        # The weights also translate texts into ids. Who closes the engine holds this lock, and waits for this thread.
+        while not self._tokenizing.acquire(timeout=_POLL_S):
+            self._owner.go_on()
         try:
-            self._model = binding.Weights(os.fsencode(self.info.path), self.n_gpu_layers)
-        except binding.NativeError as error:
-            raise ModelFileError(f"llama.cpp cannot load {self.info.path}: {error}") from None
-        self.tap = self.tap and tap_is_proved(
-            self._model, self.info, self.n_threads, self.n_gpu_layers, self.kernels.variant
-        )
-        all_on_gpu = self.n_gpu_layers > self.info.n_layer
-        self._contexts = Contexts(
-            self._model, self.info, self.settings, self.config.n_seq_max, self.tap, all_on_gpu, self._owner.let_in
-        )
-        self._explain(self.kernels.explained)
-        for hint in self.kernels.faster:
-            self._explain(f"for more speed, {hint}")
-        for name in TUNABLE:
-            self._explain(self.settings.explained(name))
+            self._open().fewer_layers(error, n_tokens)
+        finally:
+            self._tokenizing.release()
 
     def _decode(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None) -> NDArray[np.float32]:
+        while True:
+            try:
+                return self._decode_once(sequences, n_prefix)
+            except GpuMemoryError as error:
+                self._fewer_layers(error)
+
+    def _decode_once(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None) -> NDArray[np.float32]:
         self._owner.go_on()
         n_tokens = sum(map(len, sequences))
         if not self.tap and n_tokens > self.n_batch:
             return self._decode_apart(sequences)
-        contexts = self._open_contexts()
+        contexts = self._open().contexts
         # subtle: Ctrl-C gives up the lock of a long text, while its piece is computed to the end.
         contexts.passed(long_at_work=self._one_long.is_taken or self._owner.is_letting_in)
         compute = partial(contexts.batch.decode, sequences, n_prefix, self._owner.go_on)
         race, race_was_over = self._trials.race, self._trials.race.is_over
-        with refusals("compute this batch"):
+        with refusals("compute this batch", on_gpu=self.on_gpu):
             vectors = self._trials.computed(contexts.batch, self.settings, n_tokens - sum(n_prefix or ()), compute)
         if race.is_over and not race_was_over and race.winner != self.n_threads:
-            self._use(self.settings.changed("n_threads", race.winner, Reason("tried", "fastest in this work")))
-            self._explain(self.settings.explained("n_threads"))
+            self._open().use(self.settings.changed("n_threads", race.winner, Reason("tried", "fastest in this work")))
+            explaining.info("%s: %s", self.info.path.stem, self.settings.explained("n_threads"))
         return contexts.sounded(contexts.batch, vectors, sequences, self._owner.go_on)
 
     def _decode_apart(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.float32]:
@@ -251,43 +259,33 @@ class LlamaEngine:
                 raise BadVectorError(error.message, rows[error.index]) from None
         return pooled
 
-    def _explain(self, line: str) -> None:
-        explaining.info("%s: %s", self.info.path.stem, line)
-
-    def _use(self, settings: Settings) -> None:
-        self._open_contexts().use(settings)
-        self.settings = settings
-
     def _begin_long(self, ids: Sequence[int]) -> tuple[PoolingContext, int]:
         self._owner.go_on()
-        context = self._open_contexts().long(len(ids), self.n_ctx_max)
+        context = self._open().contexts.long(len(ids), self.n_ctx_max)
         return context, context.begin(ids)
 
     def _piece(self, context: PoolingContext, ids: Sequence[int], start: int) -> int:
         self._owner.go_on()
-        with refusals("compute this text"):
+        self._check_same(context)
+        with refusals("compute this text", on_gpu=self.on_gpu):
             return context.piece(ids, start, shared=self._owner.is_shared)
 
     def _end_long(self, context: PoolingContext, ids: Sequence[int]) -> NDArray[np.float32]:
         self._owner.go_on()
-        with refusals("compute this text"):
+        self._check_same(context)
+        with refusals("compute this text", on_gpu=self.on_gpu):
             vectors = context.taken(1)
-        return self._open_contexts().sounded(context, vectors, [ids], self._owner.go_on)
+        return self._open().contexts.sounded(context, vectors, [ids], self._owner.go_on)
 
-    def _open_model(self) -> binding.Weights:
-        if self._model is None:
-            raise EngineError("the engine is closed")
-        return self._model
+    def _check_same(self, context: PoolingContext) -> None:
+        if context is not self._open().contexts.latest_long:
+            raise _LoadedAnewError
 
-    def _open_contexts(self) -> Contexts:
-        if self._contexts is None:
+    def _open(self) -> LoadedModel:
+        if self._loaded is None:
             raise EngineError("the engine is closed")
-        return self._contexts
+        return self._loaded
 
     def _free(self) -> None:
-        if self._contexts is not None:
-            self._contexts.free()
-            self._contexts = None
-        if self._model is not None:
-            self._model.free()
-            self._model = None
+        if self._loaded is not None:
+            self._loaded.free()

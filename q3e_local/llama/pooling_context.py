@@ -14,16 +14,21 @@ from numpy.typing import NDArray
 
 from q3e_local.embedding.batching import N_PREFIX_MIN, common, end_of_piece, first_place
 from q3e_local.gguf.model_file import ModelInfo
-from q3e_local.llama import binding
+from q3e_local.llama import binding, tensors
 from q3e_local.llama.prefixes import KeptPrefixes
 from q3e_local.llama.settings.memory import ContextPlan
 from q3e_local.llama.stride import Stride
 
 # The final norm's output, before the vocabulary projection: llama.cpp's internal name, hence proved at load.
 TAPPED = b"result_norm"
+# The vocabulary projection itself.
+_PROJECTED = b"result_output"
 # The name of the tensor that ends a layer, before the layer's number. Should llama.cpp rename it, batches go between
 # pieces only.
 LAYER = b"l_out-"
+# A kept prefix is copied to the GPU in two transfers for each layer, its keys and its values: these 60 or so take
+# longer than to compute an instruction anew.
+_N_KEPT_ON_GPU_MIN = 256
 
 
 @dataclass
@@ -33,6 +38,7 @@ class Counts:
     n_decodes: int = 0
     n_tokens: int = 0
     n_reused: int = 0  # tokens of prefixes that were there already
+    after_tap: tuple[bytes, ...] = ()  # tensors of the latest decode that were computed behind the tap, in vain
 
     def add(self, n_tokens: int, n_reused: int) -> None:
         self.n_decodes += n_tokens > 0
@@ -45,6 +51,9 @@ class PoolingContext:
 
     With the tap only each sequence's last token is an output, its hidden state is read off the running graph,
     and the graph ends there. Without it llama.cpp pools, after projecting every token onto the vocabulary.
+
+    llama.cpp ends only the part of the graph that is on one device. A projection on another one is left out when
+    llama.cpp asks about it, and `counts.after_tap` names what is computed all the same.
     """
 
     def __init__(
@@ -65,6 +74,7 @@ class PoolingContext:
         self._between = between
         self._stopped_by: BaseException | None = None  # what `between` raised
         self._kept = KeptPrefixes()
+        self._is_tapped = False  # in this decode
         self.counts = counts or Counts()
         self._batch = binding.Batch(plan.n_batch, plan.n_seq_max)
         try:
@@ -76,20 +86,39 @@ class PoolingContext:
                 n_threads=n_threads,
                 pooling=binding.POOLING_NONE if plan.tap else binding.POOLING_LAST,
                 exact=plan.exact,
+                kv_type=plan.kv_type,
+                kv_on_gpu=plan.kv_on_gpu,
                 eval_callback=self._tap if plan.tap else None,
             )
         except BaseException:
             self._batch.free()
             raise
+        # Without flash attention values lie transposed, and a state is a transfer for each row of each layer.
+        on_gpu = model.on_gpu and plan.kv_on_gpu
+        self._n_kept_min = (
+            0 if not on_gpu else _N_KEPT_ON_GPU_MIN if self._context.flash_attention else self.n_ctx + 1
+        )
+
+    @property
+    def n_ctx(self) -> int:
+        """Cells of the cache, which llama.cpp rounds up."""
+        return self._context.n_ctx
 
     def _tap(self, tensor: int, ask: bool) -> bool:
         if ask:
-            name = binding.tensor_name(tensor)
+            name = tensors.name_of(tensor)
+            if self._is_tapped and not (name == _PROJECTED and tensors.leave_out(tensor)):
+                self.counts.after_tap += (name,)
             return name == TAPPED or (self._between is not None and name.startswith(LAYER))
-        if self._between is not None and binding.tensor_name(tensor) != TAPPED:
+        if self._between is not None and tensors.name_of(tensor) != TAPPED:
             return self._layer_done()
-        self._rows.append(binding.read_tensor(tensor, self._n_embd))
+        self._rows.append(tensors.rows_of(tensor, self._n_embd))
+        self._is_tapped = True
         return False  # ends the graph: the projection is never computed
+
+    def _run(self, n_tokens: int) -> None:
+        self._is_tapped, self.counts.after_tap = False, ()
+        self._context.decode(self._batch.filled(n_tokens))
 
     def _layer_done(self) -> bool:
         """Whether to go on with the graph."""
@@ -127,7 +156,7 @@ class PoolingContext:
         # The pooled path projects each token for each of its sequences, so that sharing would save nothing.
         groups = _groups(sequences, n_prefix if n_prefix is not None and self.plan.tap else [0] * len(sequences))
         n_cells = sum(lengths) - sum(len(head) * (len(rows) - 1) for head, rows in groups.items())
-        if n_cells > min(self.plan.n_batch, self._context.n_ctx):
+        if n_cells > min(self.plan.n_batch, self.n_ctx):
             raise binding.NativeError(_too_much(lengths, self.plan))
         self.forget()
         go_on()
@@ -141,12 +170,12 @@ class PoolingContext:
         self, sequences: Sequence[Sequence[int]], groups: dict[tuple[int, ...], list[int]]
     ) -> list[tuple[tuple[int, ...], int]]:
         """One native decode of all of them. Returns the prefixes that are new, and a sequence that has each."""
-        at, n_reused, n_cells, unkept = 0, 0, self._context.n_ctx, []
+        at, n_reused, n_cells, unkept = 0, 0, self.n_ctx, []
         starts = [0] * len(sequences)
         for head, rows in groups.items():
             if not head:
                 continue
-            n_kept, state = self._kept.find(head, n_cells)
+            n_kept, state = self._kept.find(head, n_cells) if len(head) >= self._n_kept_min else (0, None)
             n_cells -= n_kept
             if state is not None:
                 self._context.set_state(rows[0], state)
@@ -161,11 +190,13 @@ class PoolingContext:
             n_reused += len(head) * len(rows) - (len(head) - n_kept)
         for row, (ids, start) in enumerate(zip(sequences, starts, strict=True)):
             at = self._batch.put(at, ids[start:], start, [row], output_last=True)
-        self._context.decode(self._batch.filled(at))
+        self._run(at)
         self.counts.add(at, n_reused)
         return unkept
 
     def _keep(self, head: tuple[int, ...], row: int) -> None:
+        if len(head) < self._n_kept_min:
+            return
         self._context.cut(row, len(head))
         if self._kept.room_for(self._context.state_size(row)):
             self._kept.keep(head, self._context.state(row))
@@ -205,7 +236,7 @@ class PoolingContext:
         is_last = end == len(ids)
         at = self._batch.put(0, ids[start:end], start, [0], output_last=is_last)
         self._stride.begin(at)
-        self._context.decode(self._batch.filled(at))
+        self._run(at)
         if self._stopped_by is not None:
             error, self._stopped_by = self._stopped_by, None
             raise error

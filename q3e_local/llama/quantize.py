@@ -7,12 +7,14 @@ outlives the process that started it.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import re
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 
 _TENSOR = re.compile(r"\[ *\d+/ *\d+\] +(\S+) .*size = ")
 # Of buffers for rows on their way from one type to another. The source is mapped, and does not count.
@@ -33,18 +35,36 @@ def main(arguments: list[str]) -> int:
     source, target, file_type, n_threads, *types = arguments
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_end_with_stdin, daemon=True).start()
-    from q3e_local.llama import binding, native_log
+    from q3e_local.llama.native_log import NativeError, logger
 
-    native_log.logger.addHandler(_Progress())
-    native_log.logger.setLevel(logging.DEBUG)
-    native_log.logger.propagate = False
+    logger.addHandler(_Progress())
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
     try:
         by_pattern = {pattern: int(kind) for pattern, _, kind in (each.rpartition("=") for each in types)}
-        binding.quantize(source, target, int(file_type), int(n_threads), _MAX_BUF_SIZE, by_pattern)
-    except binding.NativeError as error:
+        _quantize(source, target, int(file_type), int(n_threads), by_pattern)
+    except NativeError as error:
         _say(f"failed {error}")
         return 1
     return 0
+
+
+def _quantize(source: str, target: str, file_type: int, n_threads: int, types: Mapping[str, int]) -> None:
+    """Write `source` once more, as llama.cpp's `file_type`. Its progress goes to the log, line by line.
+
+    `types` are ggml's types of tensors that differ from the file type's, by the pattern of their names; llama.cpp
+    follows them only where the file type is a quantized one.
+    """
+    from q3e_local.llama.binding import lib, native_log
+
+    params = lib.llama_model_quantize_default_params()
+    params.ftype, params.nthread, params.max_buf_size = file_type, n_threads, _MAX_BUF_SIZE
+    overrides = (lib.llama_model_tensor_override * (len(types) + 1))()  # the last one, of zeros, is the end
+    for override, (pattern, kind) in zip(overrides, types.items(), strict=False):
+        override.pattern, override.type = pattern.encode("utf-8"), kind
+    params.tt_overrides = ctypes.cast(overrides, ctypes.POINTER(lib.llama_model_tensor_override))
+    if lib.llama_model_quantize(source.encode("utf-8"), target.encode("utf-8"), params) != 0:
+        raise native_log.failure("quantizing failed")
 
 
 def _end_with_stdin() -> None:

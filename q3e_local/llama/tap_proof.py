@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from q3e_local.errors import GpuMemoryError
 from q3e_local.files import is_proved, note_proved
 from q3e_local.gguf.model_file import ModelInfo
 from q3e_local.llama import binding
@@ -21,11 +22,13 @@ logger = logging.getLogger(__name__)
 _REPEATED_BYTES = 64 << 20  # the tap of a smaller model is proved at each load: that is quick
 
 
-def tap_is_proved(
-    model: binding.Weights, info: ModelInfo, n_threads: int, n_gpu_layers: int, kernels: str | None
-) -> bool:
-    """Whether the tap is right. Proved once for all that decides it: the proof takes half a second for 4B."""
-    facts = (info.digest, TAPPED, binding.build(), sorted(binding.features()), n_gpu_layers, kernels)
+def tap_is_proved(model: binding.Weights, info: ModelInfo, n_threads: int, place: str, kernels: str | None) -> bool:
+    """Whether the tap is right. Proved once for all that decides it: the proof takes half a second for 4B.
+
+    `place` says which devices have how many of the layers. Raises GpuMemoryError where a GPU has no memory for
+    the proof, which says nothing about the tap.
+    """
+    facts = (info.digest, TAPPED, binding.build(), sorted(binding.features()), place, kernels)
     is_kept = info.size_bytes >= _REPEATED_BYTES
     if is_kept and is_proved(*facts):
         return True
@@ -53,6 +56,8 @@ def tap_agrees(
         try:
             context = PoolingContext(model, info, plan, n_threads)
         except binding.NativeError as error:
+            if model.on_gpu and error.is_memory:
+                raise GpuMemoryError(f"no memory on the GPU to prove the hidden-state tap: {error}") from None
             return f"no {'tapped' if tap else 'pooled'} context: {error}"
         try:
             vectors.append(context.decode(sequences).astype(np.float64))

@@ -97,13 +97,13 @@ def test_a_context_that_was_made_for_a_long_text_is_given_up_after_many_short_on
     with LlamaEngine(f32, small()) as engine:
         short, long = [5, engine.eos_id], [5] * 400 + [engine.eos_id]
         before = engine.decode([short])
-        assert engine._contexts._long is None  # its memory is too small to be measured
+        assert engine._loaded.contexts._long is None  # its memory is too small to be measured
         engine.decode([long])
         for _ in range(16):
             engine.decode([short])
-            assert engine._contexts._long is not None
+            assert engine._loaded.contexts._long is not None
         np.testing.assert_array_equal(engine.decode([short]), before)
-        assert engine._contexts._long is None
+        assert engine._loaded.contexts._long is None
 
 
 def test_a_long_text_keeps_its_context_while_many_batches_go_between_its_pieces(f32, eos_id, monkeypatch):

@@ -59,7 +59,8 @@ def test_layers_for_a_gpu_that_llama_cpp_was_not_built_for_are_refused(f32, monk
 
 
 def test_a_llama_cpp_that_cannot_be_loaded_is_an_error_with_a_way_out(monkeypatch):
-    monkeypatch.delitem(sys.modules, "q3e_local.llama.engine")
+    for part in ("engine", "loading"):
+        monkeypatch.delitem(sys.modules, f"q3e_local.llama.{part}")
     monkeypatch.setitem(sys.modules, "q3e_local.llama.binding", None)
     monkeypatch.delattr("q3e_local.llama.binding")
     with pytest.raises(EngineError, match=r"llama.cpp cannot be loaded: .*; install llama-cpp-python==0\.3\.36"):
@@ -151,7 +152,7 @@ def test_n_ctx_max_lowers_the_files_limit_and_never_raises_it(f32):
 
 def test_an_engine_runs_as_tuned_and_as_given(f32):
     digest, name = inspect(f32).digest, in_use.chosen().name
-    platform = kept.here(binding.version(), binding.features(), False, name)
+    platform = kept.here(binding.version(), binding.features(), "CPU", name)
     kept.keep(digest, platform, Tuned(n_threads=2, n_batch=96, day="2026-11-20"))
     other = replace(platform, kernels="avx2" if name == "off" else "off")
     kept.keep(digest, other, Tuned(n_threads=3, n_batch=128, day="2026-11-21"))

@@ -21,6 +21,7 @@ from q3e_local.errors import EngineError
 from q3e_local.llama import binding, contexts
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.pooling_context import Counts, PoolingContext
+from q3e_local.llama.settings.placement import Placement
 
 # Pieces
 
@@ -127,7 +128,7 @@ def test_a_short_text_is_computed_between_two_layers_of_a_piece(f32, expected, s
         return end
 
     with LlamaEngine(f32, small(n_batch=2 * N_BATCH)) as engine, ThreadPoolExecutor(1) as other:
-        compute = engine._contexts.batch.decode  # when a batch is computed does not show in its vectors
+        compute = engine._loaded.contexts.batch.decode  # when a batch is computed does not show in its vectors
 
         def batch(*arguments: Any) -> np.ndarray:
             nonlocal order
@@ -141,7 +142,7 @@ def test_a_short_text_is_computed_between_two_layers_of_a_piece(f32, expected, s
                 answers.append(other.submit(engine.decode, [sequences[9]]))
                 until_a_batch_waits(engine)
 
-        monkeypatch.setattr(engine._contexts.batch, "decode", batch)
+        monkeypatch.setattr(engine._loaded.contexts.batch, "decode", batch)
         monkeypatch.setattr(PoolingContext, "piece", one_piece)
         on_layer(one_layer)
         long = engine.decode([sequences[2 * N_BATCH + 1]])
@@ -157,7 +158,9 @@ def test_nothing_comes_between_the_layers_on_a_gpu(f32, sequences):
             calls: list[None] = []
             between = partial(calls.append, None)
             # No GPU is here: contexts as an engine on a GPU makes them, of the model that this engine loaded.
-            made = contexts.Contexts(engine._model, engine.info, engine.settings, 1, True, on_gpu, between)
+            placement = Placement(engine.info.n_layer, engine.info.n_layer if on_gpu else 0)
+            weights = engine._loaded.weights
+            made = contexts.Contexts(weights, engine.info, engine.settings, 1, True, placement, between)
             made.long(N_CTX, N_CTX).decode([sequences[2 * N_BATCH + 1]])
             made.free()
             n_calls.append(len(calls))

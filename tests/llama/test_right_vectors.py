@@ -20,6 +20,7 @@ from q3e_local.embedding.embedder import Embedder
 from q3e_local.embedding.request import Embedded, EmbedRequest
 from q3e_local.errors import BadVectorError, EngineError
 from q3e_local.llama import binding, pooling_context, tap_proof
+from q3e_local.llama import tensors as tensors_of_graph
 from q3e_local.llama.engine import LlamaEngine
 
 
@@ -80,8 +81,8 @@ def test_a_tap_on_the_wrong_tensor_is_found_out_and_not_used(f32, sequences, exp
 
 def test_the_graph_ends_at_the_tap_so_the_vocabulary_is_never_computed(f32, sequences, monkeypatch):
     tensors: list[bytes] = []
-    name_of = binding.tensor_name
-    monkeypatch.setattr(binding, "tensor_name", lambda tensor: tensors.append(name_of(tensor)) or tensors[-1])
+    name_of = tensors_of_graph.name_of
+    monkeypatch.setattr(tensors_of_graph, "name_of", lambda tensor: tensors.append(name_of(tensor)) or tensors[-1])
     with LlamaEngine(f32, small()) as engine:
         tensors.clear()
         engine.decode([sequences[9], sequences[2]])

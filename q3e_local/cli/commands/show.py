@@ -29,12 +29,13 @@ def show(name: str, as_json: bool) -> None:
     from q3e_local.embedding.request import DIM_MIN
     from q3e_local.llama.settings import kept
     from q3e_local.llama.settings.memory import needed_bytes
+    from q3e_local.llama.settings.placement import Placement
     from q3e_local.models import names
 
     named, config = names.resolve(name), EngineConfig()
     located = named.located
     info = located.inspect()
-    chosen = kept.planned(info.digest, config)
+    chosen = kept.planned(info.digest, config, Placement(info.n_layer))
     digest = installed.recorded_sha256(located)
     checked = f"header, SHA-256 {digest}" if digest else "header"
     memory = {

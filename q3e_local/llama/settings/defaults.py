@@ -35,6 +35,7 @@ class Tuned:
     n_threads: int | None
     n_batch: int | None
     day: str
+    n_gpu_layers: int | None = None  # 0: the CPU was faster than this GPU
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,13 @@ from q3e_local.embedding.engine import EngineConfig
 from q3e_local.files import land, state_folder
 from q3e_local.llama.kernels.choice import OFF
 from q3e_local.llama.settings.defaults import TUNABLE, Host, Settings, Tuned, settle
+from q3e_local.llama.settings.placement import CPU, Placement
 
 logger = logging.getLogger(__name__)
 
-_LAYOUT = 3  # of the file; a change of Platform or Tuned is another
-_OLD_LAYOUT = 2  # of version 0.1.0, which had no kernels of ours, and more settings
+_LAYOUT = 4  # of the file; a change of Platform or Tuned is another
+# 3 knew that a GPU computed, and not which; 2, of version 0.1.0, had no kernels of ours, and more settings.
+_OLD_LAYOUTS = (2, 3)
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Platform:
 
     binding: str  # version of llama-cpp-python
     features: str | None = None  # of the CPU, as far as llama.cpp's build uses them
-    on_gpu: bool | None = None
+    place: str | None = None  # of the layers: `CPU`, or which GPUs and how many of the layers
     kernels: str | None = None  # our variant that computed, or `off`
     cpu: str = ""
     n_cores: int = 0
@@ -41,13 +43,13 @@ class Platform:
 
 
 def here(
-    binding: str, features: frozenset[str] | None = None, on_gpu: bool | None = None, kernels: str | None = None
+    binding: str, features: frozenset[str] | None = None, place: str | None = None, kernels: str | None = None
 ) -> Platform:
     """This machine, as far as this process may use it."""
     return Platform(
         binding,
         None if features is None else " ".join(sorted(features)),
-        on_gpu,
+        place,
         kernels,
         machine.cpu_name(),
         machine.physical_cores(),
@@ -61,12 +63,12 @@ def find(digest: str, platform: Platform) -> Tuned | None:
     return max((tuned for where, tuned in kept if _agree(where, platform)), key=lambda tuned: tuned.day, default=None)
 
 
-def planned(digest: str, config: EngineConfig) -> Settings:
-    """The settings of this model, as far as they are known before llama.cpp is loaded."""
+def planned(digest: str, config: EngineConfig, placement: Placement) -> Settings:
+    """The settings of this model with its layers there, as far as they are known before llama.cpp is loaded."""
     from importlib.metadata import version  # slow to import, and only a server and `show` need it
 
-    host = Host(machine.physical_cores(), on_gpu=bool(config.n_gpu_layers))
-    return settle(config, host, find(digest, here(version("llama-cpp-python"))))
+    host = Host(machine.physical_cores(), placement.on_gpu)
+    return settle(config, host, find(digest, here(version("llama-cpp-python"), place=placement.place)))
 
 
 def keep(
@@ -79,7 +81,8 @@ def keep(
     path = _file(digest, platform)
     before = _read(path)
     if before is not None:
-        values = {name: getattr(before[1], name) for name in TUNABLE if getattr(tuned, name) is None}
+        names = (*TUNABLE, "n_gpu_layers")
+        values = {name: getattr(before[1], name) for name in names if getattr(tuned, name) is None}
         tuned = replace(tuned, **values)
     content = {"layout": _LAYOUT, "place": asdict(platform), "tuned": asdict(tuned), "measured": list(measured)}
     land(path, json.dumps(content, indent=1))
@@ -118,13 +121,21 @@ def _agree(platform: Platform, where: Platform) -> bool:
 def _read(path: Path) -> tuple[Platform, Tuned] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if type(content["layout"]) is int and content["layout"] not in (_LAYOUT, _OLD_LAYOUT):
+        if type(content["layout"]) is int and content["layout"] not in (_LAYOUT, *_OLD_LAYOUTS):
             logger.info("%s is of another version of q3e-local, and is not used", path)
             return None
-        platform = Platform(**{"kernels": OFF} | content["place"])
-        tuned = Tuned(**{field.name: content["tuned"][field.name] for field in fields(Tuned)})
+        place, found = content["place"], content["tuned"]
+        if content["layout"] in _OLD_LAYOUTS:
+            if (on_gpu := place.pop("on_gpu", None)) is True:
+                logger.info("%s does not say for which GPU it is, and is not used", path)
+                return None
+            place["place"] = None if on_gpu is None else CPU
+            found |= {"n_gpu_layers": None}
+        platform = Platform(**{"kernels": OFF} | place)
+        tuned = Tuned(**{field.name: found[field.name] for field in fields(Tuned)})
         date.fromisoformat(tuned.day)
-        EngineConfig(n_threads=tuned.n_threads, n_batch=tuned.n_batch)  # raises for values that it cannot have
+        # Raises for values that it cannot have.
+        EngineConfig(n_threads=tuned.n_threads, n_batch=tuned.n_batch, n_gpu_layers=tuned.n_gpu_layers)
         return platform, tuned
     except FileNotFoundError:
         return None

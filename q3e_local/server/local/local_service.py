@@ -23,6 +23,7 @@ from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import ModelError, OptionError
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.llama.settings import kept, memory
+from q3e_local.llama.settings.placement import Placement
 from q3e_local.models.installed import Located
 from q3e_local.models.kinds import check_file, check_kind
 from q3e_local.models.names import Named
@@ -235,7 +236,7 @@ class LocalService:
 def needed_bytes(located: Located, config: EngineConfig) -> int:
     """Memory to load this model and to compute the first batch. Raises ModelError for a file that cannot run."""
     info = located.inspect()
-    chosen = kept.planned(info.digest, config)
+    chosen = kept.planned(info.digest, config, Placement(info.n_layer))
     return memory.needed_bytes(info, chosen, config.n_seq_max, config.tap)
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from gpus import device
 
 from q3e_local import machine
 from q3e_local.embedding.engine import EngineConfig
@@ -16,6 +17,7 @@ from q3e_local.gguf.model_file import inspect
 from q3e_local.llama.settings import kept as tuned
 from q3e_local.llama.settings import memory
 from q3e_local.llama.settings.defaults import Host, Tuned, settle
+from q3e_local.llama.settings.placement import Placement
 from q3e_local.models.installed import locate
 from q3e_local.server.local.local_service import needed_bytes
 
@@ -25,17 +27,17 @@ BEST = Tuned(n_threads=3, n_batch=768, day="2026-11-20")
 
 
 def keep(best: Tuned = BEST, **platform: object) -> Path:
-    return tuned.keep(DIGEST, replace(tuned.here("0.3.36", FEATURES, False, "avx2"), **platform), best)[0]
+    return tuned.keep(DIGEST, replace(tuned.here("0.3.36", FEATURES, "CPU", "avx2"), **platform), best)[0]
 
 
 def find(
     digest: str = DIGEST,
     binding: str = "0.3.36",
     features: frozenset[str] | None = FEATURES,
-    on_gpu: bool = False,
+    place: str = "CPU",
     kernels: str | None = "avx2",
 ) -> Tuned | None:
-    return tuned.find(digest, tuned.here(binding, features, on_gpu, kernels))
+    return tuned.find(digest, tuned.here(binding, features, place, kernels))
 
 
 def test_tuned_settings_are_found_here_and_nowhere_else(monkeypatch):
@@ -47,7 +49,7 @@ def test_tuned_settings_are_found_here_and_nowhere_else(monkeypatch):
     assert find(digest="cd" * 32) is None
     assert find(binding="0.3.37") is None
     assert find(features=FEATURES | {"AVX512"}) is None
-    assert find(on_gpu=True) is None
+    assert find(place="NVIDIA GeForce RTX 3060 (CUDA), all layers") is None
     assert (find(kernels="off"), find(kernels="amx")) == (None, None)
     assert find(features=None, kernels=None) == BEST  # before llama.cpp is loaded
     for what, other in {"cpu_name": "another CPU", "physical_cores": 77, "logical_cpus": 99}.items():
@@ -76,10 +78,15 @@ def test_a_setting_that_a_later_tuning_did_not_measure_stays():
 
 
 def test_a_server_plans_with_tuned_settings_before_llama_cpp_is_loaded():
-    assert tuned.planned(DIGEST, EngineConfig()).n_batch == 512
+    on_cpu, on_gpu = Placement(28), Placement(28, 28, (device(),))
+    assert tuned.planned(DIGEST, EngineConfig(), on_cpu).n_batch == 512
+    assert tuned.planned(DIGEST, EngineConfig(), on_gpu).n_batch == 1024
     keep()
-    settings = tuned.planned(DIGEST, EngineConfig(n_threads=1))
+    settings = tuned.planned(DIGEST, EngineConfig(n_threads=1), on_cpu)
     assert (settings.n_threads, settings.n_batch) == (1, 768)
+    assert tuned.planned(DIGEST, EngineConfig(), on_gpu).n_batch == 1024
+    keep(place=on_gpu.place)
+    assert tuned.planned(DIGEST, EngineConfig(), on_gpu).n_batch == 768
 
 
 @pytest.mark.parametrize(
@@ -98,7 +105,7 @@ def test_a_server_plans_with_tuned_settings_before_llama_cpp_is_loaded():
         b'{"place": 3, "tuned": 4}',
         b'{"layout": 2, "place": {"binding": "1"}, "tuned": []}',
         *(json.dumps({"tuned": {name: value}}).encode() for name, value in {
-            "n_threads": 0, "n_batch": "512", "day": "soon",
+            "n_threads": 0, "n_batch": "512", "day": "soon", "n_gpu_layers": -1,
         }.items()),
     ],
 )  # fmt: skip
@@ -131,7 +138,8 @@ def test_a_file_of_version_0_1_0_counts_where_llama_cpp_computes_alone(gone, cap
     """That version had no kernels of ours, and settings that do not exist any more."""
     path = keep()
     kept = json.loads(path.read_text())
-    del kept["place"]["kernels"]
+    del kept["place"]["kernels"], kept["place"]["place"], kept["tuned"]["n_gpu_layers"]
+    kept["place"]["on_gpu"] = False
     path.write_text(json.dumps(kept | {"layout": 2, "tuned": kept["tuned"] | gone}))
     content = path.read_bytes()
     assert find(kernels="off") == BEST
@@ -140,11 +148,23 @@ def test_a_file_of_version_0_1_0_counts_where_llama_cpp_computes_alone(gone, cap
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize(("on_gpu", "expected"), [(False, BEST), (True, None)])
+def test_a_file_that_does_not_name_the_gpu_counts_for_the_cpu_alone(on_gpu, expected, caplog):
+    path = keep()
+    kept = json.loads(path.read_text())
+    del kept["place"]["place"], kept["tuned"]["n_gpu_layers"]
+    kept["place"]["on_gpu"] = on_gpu
+    path.write_text(json.dumps(kept | {"layout": 3}))
+    assert find() == expected
+    assert find(place=Placement(28, 28, (device(),)).place) is None
+    assert (caplog.text, path.exists()) == ("", True)
+
+
 def test_a_file_of_another_layout_is_left_alone(monkeypatch, caplog):
     with monkeypatch.context() as newer:
-        newer.setattr(tuned, "_LAYOUT", 4)  # as a later version has it
+        newer.setattr(tuned, "_LAYOUT", 5)  # as a later version has it
         path = keep()
-    content = json.dumps({"layout": 4, "places": ["of", "another", "kind"]})
+    content = json.dumps({"layout": 5, "places": ["of", "another", "kind"]})
     path.write_text(content)
     assert find() is None
     assert caplog.text == ""
@@ -167,7 +187,7 @@ def test_memory_is_planned_for_the_tuned_settings(tiny_gguf):
     path = tiny_gguf("f16")
     located = locate(path)
     info, before = inspect(path), needed_bytes(located, EngineConfig())
-    platform = tuned.here("0.3.36", FEATURES, False)
+    platform = tuned.here("0.3.36", FEATURES, "CPU")
     tuned.keep(info.digest, platform, Tuned(1, 1024, day="2026-11-20"))
     assert needed_bytes(located, EngineConfig()) == needed_bytes(located, EngineConfig(n_batch=1024)) > before
     assert needed_bytes(located, EngineConfig(n_batch=512)) == before

@@ -1,0 +1,68 @@
+"""Whether there is memory for a context just now: in the machine, and on the GPUs that have layers of the model.
+
+Asks both for what is free; leaves arithmetic to settings/, and what to do to contexts.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from q3e_local import machine
+from q3e_local.gguf.model_file import ModelInfo
+from q3e_local.llama import devices
+from q3e_local.llama.settings.memory import ContextPlan
+from q3e_local.llama.settings.placement import Placement
+from q3e_local.wording.counts import size
+
+
+@dataclass(frozen=True)
+class Lack:
+    """What is needed and what is free, in words. `of_gpu`: the machine's own memory may be enough."""
+
+    text: str
+    of_gpu: bool
+
+
+class ContextMemory:
+    """The memory that is free beside the weights of a model that lies so."""
+
+    def __init__(self, info: ModelInfo, placement: Placement) -> None:
+        self._info, self._placement = info, placement
+
+    def needs(self, plan: ContextPlan) -> str:
+        """What the plan takes, in words."""
+        placement = self._placement
+        if not placement.on_gpu:
+            return f"{size(plan.n_bytes(self._info))} beside the model"
+        on_device = plan.device_bytes(self._info, placement.n_on_gpu)
+        return f"{size(on_device)} beside the model on {self._names}"
+
+    def lack(self, plan: ContextPlan, instead_of: ContextPlan | None = None) -> Lack | None:
+        """Where there is too little for the plan, and how much; None where it is enough.
+
+        `instead_of` is a context that will be freed before.
+        """
+        placement = self._placement
+        n = placement.n_on_gpu
+        in_ram = plan.n_bytes if placement.is_unified else lambda info: plan.host_bytes(info, n)
+        freed_in_ram = 0
+        if instead_of is not None:
+            before = instead_of
+            freed_in_ram = before.n_bytes(self._info) if placement.is_unified else before.host_bytes(self._info, n)
+        needed, available = in_ram(self._info), machine.available_memory() + freed_in_ram
+        if needed > available:
+            return Lack(f"{size(needed)} beside the model, {size(available)} are free", of_gpu=False)
+        rooms = [device.room_bytes for device in devices.again(placement.devices)] if n else []
+        known = [room for room in rooms if room is not None]
+        if not rooms or len(known) < len(rooms):
+            return None
+        freed = 0 if instead_of is None else instead_of.device_bytes(self._info, n)
+        needed, available = plan.device_bytes(self._info, n), sum(known) + freed
+        if needed > available:
+            text = f"{size(needed)} beside the model on {self._names}, where {size(available)} are to be had"
+            return Lack(text, of_gpu=not placement.is_unified)
+        return None
+
+    @property
+    def _names(self) -> str:
+        return " and ".join(device.description for device in self._placement.devices)

@@ -1,0 +1,81 @@
+"""The GPUs that llama.cpp can compute on: their names, drivers and memory.
+
+Knows ggml's list of devices; nothing of models. What one of them has free changes from call to call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from q3e_local import machine
+from q3e_local.llama import binding
+from q3e_local.llama.settings.placement import Device
+
+# ggml_backend_dev_type, in ggml-backend.h. An accelerator (BLAS, AMX) works with the CPU, and holds no layers.
+_GPU, _INTEGRATED = 1, 2
+
+
+def are_there() -> bool:
+    """Whether llama.cpp finds a GPU here. Starts no driver."""
+    return bool(_pointers())
+
+
+def devices() -> list[Device]:
+    """The GPUs that this build of llama.cpp finds here, in llama.cpp's order.
+
+    A build for a GPU finds none where its driver is missing. Asking for a device's memory may start its driver, which
+    takes some of it for as long as this process runs.
+    """
+    return [_device(pointer) for pointer in _pointers()]
+
+
+def again(known: Sequence[Device]) -> tuple[Device, ...]:
+    """The same devices with the memory that they have free now."""
+    now = {device.name: device for device in devices()}
+    return tuple(now.get(device.name, device) for device in known)
+
+
+def pointers(known: Sequence[Device]) -> list[int]:
+    """ggml's pointers to these devices. Raises KeyError with the name of a device that is gone."""
+    here = {_text("ggml_backend_dev_name", pointer): pointer for pointer in _pointers()}
+    return [here[device.name] for device in known]
+
+
+def _pointers() -> list[int]:
+    count = binding.function("ggml_backend_dev_count", ctypes.c_size_t)
+    get = binding.function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
+    kind = binding.function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
+    return [pointer for place in range(count()) if kind(pointer := get(place)) in (_GPU, _INTEGRATED)]
+
+
+def _device(pointer: int) -> Device:
+    kind = binding.function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)(pointer)
+    of = binding.function("ggml_backend_dev_backend_reg", ctypes.c_void_p, ctypes.c_void_p)(pointer)
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    memory = binding.function(
+        "ggml_backend_dev_memory",
+        None,
+        ctypes.c_void_p,
+        ctypes.POINTER(ctypes.c_size_t),
+        ctypes.POINTER(ctypes.c_size_t),
+    )
+    memory(pointer, ctypes.byref(free), ctypes.byref(total))
+    device = Device(
+        _text("ggml_backend_dev_name", pointer),
+        _text("ggml_backend_dev_description", pointer),
+        _text("ggml_backend_reg_name", of),
+        "integrated" if kind == _INTEGRATED else "discrete",
+        free.value,
+        total.value,
+    )
+    if device.is_unified:  # a driver knows only what it gave away itself
+        return replace(device, free_bytes=min(device.free_bytes, machine.available_memory()))
+    return device
+
+
+def _text(function: str, pointer: Any) -> str:
+    said = binding.function(function, ctypes.c_char_p, ctypes.c_void_p)(pointer)
+    return bytes(said or b"").decode("utf-8", "replace").strip()

@@ -1,0 +1,188 @@
+"""Which layers of a model go to which GPU, by arithmetic on the memory that each of them has free.
+
+Touches neither llama.cpp nor the machine: devices.py asks for devices, loading.py does what is planned here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from q3e_local.errors import OptionError
+from q3e_local.gguf.model_file import ModelInfo
+from q3e_local.llama.settings.memory import ContextPlan
+
+# Beside what is planned for, a driver takes memory for programs and for products of large matrices while it computes,
+# where a refusal ends the process, and the windows of other programs grow. llama.cpp's own --fit leaves a GiB too.
+_MARGIN_BYTES = 1 << 30
+_MARGIN_SHARE = 8  # of a small card a GiB would be too much: an eighth of it at most
+
+CPU = "CPU"
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU, and its memory in bytes when it was asked.
+
+    `name` is llama.cpp's, such as `CUDA0`; `description` the maker's, such as `NVIDIA GeForce RTX 3060`; `backend` is
+    the part of llama.cpp that drives it: CUDA, Vulkan, Metal, ROCm, RPC. One that hides its memory has 0 of 0 bytes.
+    """
+
+    name: str
+    description: str
+    backend: str
+    kind: Literal["discrete", "integrated"]
+    free_bytes: int
+    total_bytes: int
+
+    @property
+    def is_unified(self) -> bool:
+        """Whether its memory is the machine's, so that what it takes is missing there."""
+        # Metal's devices say that their memory is their own; on Apple's chips it is the machine's.
+        return self.kind == "integrated" or self.backend.startswith(("Metal", "MTL"))
+
+    @property
+    def room_bytes(self) -> int | None:
+        """What may be planned for; None: not known."""
+        if not self.total_bytes:
+            return None
+        return max(0, self.free_bytes - min(_MARGIN_BYTES, self.total_bytes // _MARGIN_SHARE))
+
+    def __str__(self) -> str:
+        free, total = self.free_bytes / 1e9, self.total_bytes / 1e9
+        shared = ", shared with the CPU" if self.is_unified else ""
+        return f"{self.name}: {self.description}, {self.backend}, {free:.1f} of {total:.1f} GB free{shared}"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the layers are: the last `n_on_gpu` of them on these devices, the others on the CPU."""
+
+    n_layers: int
+    n_on_gpu: int = 0
+    devices: tuple[Device, ...] = ()
+    n_bytes: int = 0  # of the devices' memory, for weights and the context for batches
+    why: str = ""  # not all layers are on a GPU; empty where all are
+    is_short: bool = False  # whether that is for want of memory
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether any layer is on a GPU."""
+        return self.n_on_gpu > 0
+
+    @property
+    def all_on_gpu(self) -> bool:
+        """Whether no layer is left on the CPU."""
+        return self.n_on_gpu == self.n_layers
+
+    @property
+    def is_unified(self) -> bool:
+        """Whether the memory of the devices is the machine's."""
+        return any(device.is_unified for device in self.devices)
+
+    @property
+    def n_gpu_layers(self) -> int:
+        """As llama.cpp counts: the vocabulary projection is a layer behind the others, and the first to go."""
+        return self.n_on_gpu + 1 if self.on_gpu else 0
+
+    @property
+    def place(self) -> str:
+        """What decides how fast it computes and with which kernels: CPU, or devices and how many of the layers."""
+        if not self.on_gpu:
+            return CPU
+        layers = "all layers" if self.all_on_gpu else f"{self.n_on_gpu} of {self.n_layers} layers"
+        return f"{' + '.join(f'{device.description} ({device.backend})' for device in self.devices)}, {layers}"
+
+    @property
+    def explained(self) -> str:
+        """In a line: `36 of 36 layers on NVIDIA GeForce RTX 3060, 3.1 of 11.2 GB`, and why if not all are there."""
+        why = f" ({self.why})" if self.why else ""
+        if not self.on_gpu:
+            return f"all {self.n_layers} layers on the CPU{why}"
+        names = " and ".join(device.description for device in self.devices)
+        total = sum(device.total_bytes for device in self.devices)
+        taken = self.n_bytes / 1e9
+        memory = f", {taken:.{1 if taken >= 0.1 else 2}f} of {total / 1e9:.1f} GB" if total else ""
+        return f"{self.n_on_gpu} of {self.n_layers} layers on {names}{memory}{why}"
+
+    def on_cpu(self, why: str) -> Placement:
+        """All layers on the CPU."""
+        return Placement(self.n_layers, why=why)
+
+
+def chosen(devices: Sequence[Device], names: Sequence[str] | None) -> list[Device]:
+    """The devices of these names, in their order; of None those that llama.cpp would take.
+
+    Integrated GPUs only where there is no other: they compute with the memory that the CPU is slow with too. Raises
+    OptionError with the names that there are.
+    """
+    if names is None:
+        discrete = [device for device in devices if device.kind == "discrete"]
+        return discrete or list(devices)[:1]
+    known = {device.name.lower(): device for device in devices}
+    for name in names:
+        if name.lower() not in known:
+            there = (
+                "; ".join(map(str, devices)) or "none: a driver may be missing, or this llama.cpp was built without"
+            )
+            raise OptionError(f"there is no device {name!r}; those that llama.cpp sees here: {there}", "device")
+    return list(dict.fromkeys(known[name.lower()] for name in names))
+
+
+def plan(info: ModelInfo, context: ContextPlan, devices: Sequence[Device], n_wanted: int | None = None) -> Placement:
+    """The fewest devices that hold all layers, the one with most memory free first; else as many layers as fit.
+
+    `context` is what is computed with beside the weights. `n_wanted`: so many layers, whether they fit or not.
+    """
+    n_layers = info.n_layer
+    if not devices or n_wanted == 0:
+        return Placement(n_layers, why="as asked" if n_wanted == 0 else "no GPU")
+    by_room = sorted(devices, key=lambda device: device.free_bytes if device.total_bytes else 1 << 62, reverse=True)
+    n = n_layers if n_wanted is None else min(n_wanted, n_layers)
+    for count in range(1, len(by_room) + 1):
+        some = tuple(by_room[:count])
+        if _fits(info, context, some, n):
+            return _placed(info, context, some, n, "as asked" if n < n_layers else "")
+    everywhere = tuple(by_room)
+    if n_wanted is not None:
+        return _placed(info, context, everywhere, n, "as asked" if n < n_layers else "")
+    n = next((n for n in range(n_layers - 1, 0, -1) if _fits(info, context, everywhere, n)), 0)
+    free = sum(device.free_bytes for device in everywhere) / 1e9
+    why = f"{device_bytes(info, context, n_layers, 1) / 1e9:.1f} GB are needed for all, {free:.1f} GB are free"
+    placement = _placed(info, context, everywhere, n, why) if n else Placement(n_layers, why=why)
+    return replace(placement, is_short=True)
+
+
+def fewer(placement: Placement, info: ModelInfo, context: ContextPlan, devices: Sequence[Device]) -> Placement:
+    """The next to try where memory was refused: what fits now, at most half of the layers, and in the end none.
+
+    `devices` are those of the placement, asked again.
+    """
+    n = placement.n_on_gpu // 2
+    while n and not _fits(info, context, devices, n):
+        n -= 1
+    why = "for want of GPU memory"
+    less = _placed(info, context, tuple(devices), n, why) if n else placement.on_cpu(why)
+    return replace(less, is_short=True)
+
+
+def device_bytes(info: ModelInfo, context: ContextPlan, n_on_gpu: int, n_devices: int) -> int:
+    """What so many layers take of the memory of devices: weights, keys and values, and buffers on each device."""
+    if not n_on_gpu:
+        return 0
+    weights = sum(info.layer_bytes[-n_on_gpu:]) + info.output_bytes
+    if not info.layer_bytes:  # a model that is only planned
+        weights = info.size_bytes * n_on_gpu // info.n_layer
+    without_cells = replace(context, kv_on_gpu=False).device_bytes(info, n_on_gpu)
+    return weights + context.device_bytes(info, n_on_gpu) + (n_devices - 1) * without_cells
+
+
+def _fits(info: ModelInfo, context: ContextPlan, devices: Sequence[Device], n_on_gpu: int) -> bool:
+    rooms = [device.room_bytes for device in devices]
+    known = [room for room in rooms if room is not None]
+    return len(known) < len(rooms) or device_bytes(info, context, n_on_gpu, len(devices)) <= sum(known)
+
+
+def _placed(info: ModelInfo, context: ContextPlan, devices: tuple[Device, ...], n: int, why: str) -> Placement:
+    return Placement(info.n_layer, n, devices, device_bytes(info, context, n, len(devices)), why)

@@ -1,0 +1,356 @@
+"""Too little memory on a GPU: what is tried instead, in which order, and how it is said. The CPU computes here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from engines import N_CTX, hold, small
+from gpus import device, pretend
+
+from q3e_local import machine
+from q3e_local.embedding.engine import EngineConfig
+from q3e_local.errors import GpuMemoryError, ModelFileError, NotEnoughMemoryError, OptionError
+from q3e_local.gguf.model_file import inspect
+from q3e_local.llama import binding
+from q3e_local.llama.engine import LlamaEngine
+from q3e_local.llama.settings.memory import for_batches, for_long, padded
+from q3e_local.llama.settings.placement import device_bytes
+
+NO_WEIGHTS = "the model was refused: alloc_tensor_range: failed to allocate CUDA0 buffer of size 9"
+REFUSED = "the context was refused: ggml_gallocr_reserve_n_impl: failed to allocate CUDA0 buffer of size 1000"
+
+Refuse = Callable[[Callable[..., bool]], list[dict[str, Any]]]
+
+
+@pytest.fixture
+def refuse(monkeypatch: pytest.MonkeyPatch) -> Refuse:
+    """`refuse(when)`: llama.cpp refuses contexts of such options. Returns the options of all that were asked for."""
+
+    def install(when: Callable[..., bool]) -> list[dict[str, Any]]:
+        asked: list[dict[str, Any]] = []
+        make = binding.Context
+
+        def made(model: binding.Weights, **options: Any) -> binding.Context:
+            proves = options["n_ctx"] == 256 and options["n_batch"] < 16
+            if not proves:
+                asked.append({"on_gpu": model.on_gpu, **options})
+                if when(model.on_gpu, **options):
+                    raise binding.NativeError(REFUSED)
+            return make(model, **options)
+
+        monkeypatch.setattr(binding, "Context", made)
+        return asked
+
+    return install
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The layers, as llama.cpp counts them, with which weights were loaded."""
+    loaded: list[int] = []
+    load_weights = binding.Weights
+
+    def recorded(path: bytes, n_gpu_layers: int = 0, *others: Any) -> binding.Weights:
+        loaded.append(n_gpu_layers)
+        return load_weights(path, n_gpu_layers, *others)
+
+    monkeypatch.setattr(binding, "Weights", recorded)
+    return loaded
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+# What is planned
+
+
+def test_a_model_that_fits_goes_to_the_gpu_whole_and_explain_says_where(f32, monkeypatch, loads, caplog):
+    pretend(monkeypatch, device())
+    with caplog.at_level(logging.INFO, "q3e_local.settings"), LlamaEngine(f32, small()) as engine:
+        n = engine.info.n_layer
+        assert (engine.on_gpu, engine.placement.n_on_gpu, loads) == (True, n, [n + 1])
+    lines = [record.getMessage() for record in caplog.records if record.name == "q3e_local.settings"]
+    assert f"{f32.stem}: {n} of {n} layers on NVIDIA GeForce RTX 3060, 0.01 of 12.0 GB" in lines
+    assert warnings(caplog) == []
+
+
+def test_a_model_that_fits_in_part_says_so_to_everybody(f32, monkeypatch, loads, caplog):
+    info = inspect(f32)
+    context = for_batches(32, 64, tap=True)
+    n = info.n_layer - 1
+    room = device_bytes(info, context, n, 1)
+    pretend(monkeypatch, device(free=(room + (1 << 30)) / 1e9))
+    with LlamaEngine(f32, small()):
+        assert loads == [n + 1]
+    (said,) = warnings(caplog)
+    assert said.startswith(f"{f32.stem}: {n} of {n + 1} layers on NVIDIA GeForce RTX 3060, ")
+    assert "GB are needed for all" in said
+
+
+@pytest.mark.parametrize("options", [{"n_gpu_layers": 0}, {"device": "none"}])
+def test_no_layers_or_no_device_mean_the_cpu_and_llama_cpp_gets_no_device(f32, monkeypatch, options):
+    pretend(monkeypatch, device())
+    given: list[Any] = []
+    load_file = binding.lib.llama_model_load_from_file
+
+    def loaded(path: bytes, params: Any) -> Any:
+        import ctypes
+
+        devices = ctypes.cast(params.devices, ctypes.POINTER(ctypes.c_void_p))
+        given.append((params.n_gpu_layers, devices[0]))
+        return load_file(path, params)
+
+    monkeypatch.setattr(binding.lib, "llama_model_load_from_file", loaded)
+    with LlamaEngine(f32, small(**options)) as engine:
+        assert not engine.on_gpu
+        assert engine.placement.explained.endswith("layers on the CPU (as asked)")
+    assert given == [(0, None)]  # a list of devices that ends at once, and not NULL: that would mean all
+
+
+def test_layers_without_a_gpu_and_devices_that_are_not_there_are_refused(f32, monkeypatch):
+    pretend(monkeypatch)
+    with pytest.raises(OptionError, match="sees no GPU here: n_gpu_layers must be 0, got 3"):
+        LlamaEngine(f32, EngineConfig(n_gpu_layers=3))
+    with pytest.raises(OptionError, match=r"no device 'CUDA1'; those that llama\.cpp sees here: none"):
+        LlamaEngine(f32, EngineConfig(device="CUDA1"))
+    pretend(monkeypatch, device())
+    with pytest.raises(OptionError, match=r"no device 'CUDA1'; .*CUDA0: NVIDIA GeForce RTX 3060"):
+        LlamaEngine(f32, EngineConfig(device="CUDA0,CUDA1"))
+    monkeypatch.setattr(binding, "can_offload", lambda: False)
+    with pytest.raises(OptionError, match="built without a GPU: device must be none, got CUDA0"):
+        LlamaEngine(f32, EngineConfig(device="CUDA0"))
+
+
+def test_options_that_contradict_each_other_are_refused():
+    with pytest.raises(OptionError, match="device is none, so n_gpu_layers must be 0, got 2"):
+        EngineConfig(device="none", n_gpu_layers=2)
+    with pytest.raises(OptionError, match="device must be names with commas between them, or none, got 'A,,B'"):
+        EngineConfig(device="A,,B")
+    with pytest.raises(OptionError, match="kv_type must be one of f16, q8_0, got 'q4_0'"):
+        EngineConfig(kv_type="q4_0")
+
+
+def test_the_gpu_that_the_cpu_beat_is_left_alone_unless_it_is_asked_for(f32, monkeypatch, caplog):
+    from q3e_local.llama.kernels import in_use
+    from q3e_local.llama.loading import placed, platform
+    from q3e_local.llama.settings import kept
+    from q3e_local.llama.settings.defaults import Tuned
+
+    pretend(monkeypatch, device("Vulkan0", kind="integrated"))
+    info, kernels = inspect(f32), in_use.chosen()
+    on_gpu = placed(info, EngineConfig(), kernels)
+    kept.keep(info.digest, platform(on_gpu, kernels), Tuned(None, None, "2026-11-30", n_gpu_layers=0))
+    assert placed(info, EngineConfig(), kernels).explained.endswith("(the CPU was faster when tuned on 2026-11-30)")
+    assert placed(info, EngineConfig(device="Vulkan0"), kernels).on_gpu
+    assert placed(info, EngineConfig(n_gpu_layers=1), kernels).n_on_gpu == 1
+    pretend(monkeypatch, device("Vulkan0", kind="integrated", description="another"))
+    assert placed(info, EngineConfig(), kernels).on_gpu
+
+
+# What is refused
+
+
+def test_weights_that_are_refused_go_there_by_half_and_then_not_at_all(f32, sequences, expected, monkeypatch, caplog):
+    pretend(monkeypatch, device())
+    tried: list[int] = []
+    load_weights = binding.Weights
+
+    def refused(path: bytes, n_gpu_layers: int = 0, *others: Any) -> binding.Weights:
+        tried.append(n_gpu_layers)
+        if n_gpu_layers:
+            raise binding.NativeError(NO_WEIGHTS)
+        return load_weights(path, n_gpu_layers, *others)
+
+    monkeypatch.setattr(binding, "Weights", refused)
+    with LlamaEngine(f32, small()) as engine:
+        n = engine.info.n_layer
+        assert (n, tried) == (3, [4, 2, 0])
+        assert not engine.on_gpu
+        hold(engine.decode([sequences[9]]), expected[9])
+    assert len(warnings(caplog)) == len(tried) - 1
+    assert "1 of 3 layers on NVIDIA GeForce RTX 3060, " in warnings(caplog)[0]
+    assert "all 3 layers on the CPU (for want of GPU memory): " in warnings(caplog)[1]
+    assert "failed to allocate CUDA0 buffer" in warnings(caplog)[-1]
+
+
+def test_weights_that_are_refused_for_another_reason_are_an_error_of_the_file(f32, monkeypatch):
+    pretend(monkeypatch, device())
+
+    def refused(*_: Any) -> None:
+        raise binding.NativeError("the model was refused: missing tensor")
+
+    monkeypatch.setattr(binding, "Weights", refused)
+    with pytest.raises(ModelFileError, match="missing tensor"):
+        LlamaEngine(f32, small())
+
+
+def test_a_context_for_batches_gets_smaller_then_q8_0_then_ram_then_fewer_layers(
+    tiny_gguf, monkeypatch, refuse, loads, caplog
+):
+    pretend(monkeypatch, device())
+    path = tiny_gguf("f32")
+    asked = refuse(lambda on_gpu, **_: on_gpu)
+    with LlamaEngine(path, EngineConfig(n_threads=1)) as engine:
+        assert not engine.on_gpu
+        n = engine.info.n_layer
+    of_all = [(each["n_batch"], each["kv_type"], each["kv_on_gpu"]) for each in asked if each["on_gpu"]]
+    ladder = [(1024, "f16", True), (512, "f16", True), (256, "f16", True), (128, "f16", True), (128, "q8_0", True)]
+    ladder.append((128, "f16", False))
+    counts = loads[:-1]
+    assert of_all == ladder * len(counts)
+    assert loads[0] == n + 1
+    assert loads == sorted(loads, reverse=True)
+    assert loads[-1] == 0
+    assert len(warnings(caplog)) == len(counts)  # one for each step
+
+
+@pytest.mark.parametrize(
+    ("holds", "said"),
+    [
+        (lambda **options: options["n_batch"] <= 256, None),
+        (lambda **options: options["kv_type"] == "q8_0", "keys and values in q8_0"),
+        (lambda **options: not options["kv_on_gpu"], "keys and values in the machine's memory"),
+    ],
+)
+def test_the_first_context_that_holds_is_used_and_what_slows_down_is_said(
+    f32, sequences, expected, monkeypatch, refuse, caplog, holds, said
+):
+    pretend(monkeypatch, device())
+    refuse(lambda on_gpu, **options: not holds(**options))
+    with LlamaEngine(f32, EngineConfig(n_threads=1)) as engine:
+        assert engine.placement.all_on_gpu
+        assert engine.n_batch <= 256
+        assert engine.settings.explained("n_batch").endswith("(for want of memory of a GPU)")
+        hold(engine.decode([sequences[9], sequences[2]]), [expected[9], expected[2]], 0.999)
+    assert [said in line for line in warnings(caplog)] == ([] if said is None else [True])
+
+
+def test_a_long_text_gets_q8_0_once_and_the_model_stays_on_the_gpu(
+    f32, sequences, expected, monkeypatch, refuse, loads, caplog
+):
+    pretend(monkeypatch, device())
+    refuse(lambda on_gpu, **options: options["n_ctx"] > 256 and options["kv_type"] == "f16")
+    with LlamaEngine(f32, small()) as engine:
+        for _ in range(2):
+            hold(engine.decode([sequences[N_CTX]]), expected[N_CTX], 0.999)
+        assert engine.placement.all_on_gpu
+    assert len(loads) == 1
+    (said,) = warnings(caplog)
+    assert said == "a text of 512 tokens: keys and values in q8_0 (for want of memory of a GPU)"
+
+
+def test_a_long_text_that_no_context_on_the_gpu_holds_is_computed_with_fewer_layers_there(
+    f32, sequences, expected, monkeypatch, refuse, loads, caplog
+):
+    pretend(monkeypatch, device())
+    refuse(lambda on_gpu, **options: on_gpu and options["n_ctx"] > 256)
+    with LlamaEngine(f32, small()) as engine:
+        hold(engine.decode([sequences[N_CTX]]), expected[N_CTX])
+        assert not engine.on_gpu
+        hold(engine.decode([sequences[9]]), expected[9])
+        assert engine.tokenize("a text")
+    assert loads[-1] == 0
+    assert len(warnings(caplog)) == len(loads) - 1
+
+
+def test_a_batch_that_is_refused_while_it_is_computed_is_computed_with_fewer_layers(
+    f32, sequences, expected, monkeypatch, caplog
+):
+    pretend(monkeypatch, device())
+    decode = binding.Context.decode
+    with LlamaEngine(f32, small()) as engine:
+
+        def refused(self: binding.Context, batch: Any) -> None:
+            if engine._loaded.placement.on_gpu:
+                raise binding.NativeError("llama_decode answered -2: failed to allocate compute buffers")
+            decode(self, batch)
+
+        monkeypatch.setattr(binding.Context, "decode", refused)
+        monkeypatch.setattr("q3e_local.llama.loading.tap_is_proved", lambda *_: True)
+        hold(engine.decode([sequences[9]]), expected[9])
+        assert not engine.on_gpu
+    assert "failed to allocate compute buffers" in warnings(caplog)[0]
+
+
+def test_memory_that_another_program_took_is_seen_before_a_context_is_asked_for(
+    f32, sequences, expected, monkeypatch, refuse, caplog
+):
+    here = pretend(monkeypatch, device())
+    asked = refuse(lambda on_gpu, **options: False)
+    with LlamaEngine(f32, small()) as engine:
+        info = engine.info
+        long = for_long(32, padded(N_CTX), tap=True, kv_type="q8_0")
+        room = long.device_bytes(info, info.n_layer)
+        here[:] = [device(free=(room + (1 << 30)) / 1e9)]
+        asked.clear()
+        hold(engine.decode([sequences[N_CTX]]), expected[N_CTX], 0.999)
+    assert [each["kv_type"] for each in asked] == ["q8_0"]
+    assert "keys and values in q8_0" in warnings(caplog)[0]
+
+
+def test_when_nothing_helps_the_error_has_the_figures_of_the_machine(f32, sequences, expected, monkeypatch, refuse):
+    pretend(monkeypatch, device())
+    refuse(lambda on_gpu, **options: on_gpu and options["n_ctx"] > 256)
+    with LlamaEngine(f32, small()) as engine:
+        monkeypatch.setattr(machine, "available_memory", lambda: 10_000)
+        with pytest.raises(NotEnoughMemoryError, match=r"a text of 512 tokens needs \d+\.\d MB .* 0\.0 MB are free"):
+            engine.decode([sequences[N_CTX]])
+        assert engine.placement.all_on_gpu  # for the texts that fit
+        hold(engine.decode([sequences[9]]), expected[9])
+
+
+# Memory that is the machine's
+
+
+def test_unified_memory_is_checked_as_the_machines(f32, sequences, monkeypatch, loads):
+    pretend(monkeypatch, device("MTL0", backend="MTL", description="Apple M1"))
+    with LlamaEngine(f32, small()) as engine:
+        monkeypatch.setattr(machine, "available_memory", lambda: 10_000)
+        with pytest.raises(NotEnoughMemoryError, match=r"512 tokens needs \d+\.\d MB .* 0\.0 MB are free") as refused:
+            engine.decode([sequences[N_CTX]])
+        assert not isinstance(refused.value, GpuMemoryError)  # fewer layers on the GPU would not help
+        assert engine.placement.all_on_gpu
+    monkeypatch.setattr(machine, "total_memory", lambda: 5_000_000)
+    monkeypatch.setattr(binding, "Weights", lambda *_: pytest.fail("the model was loaded"))
+    with pytest.raises(NotEnoughMemoryError, match=r"needs \d+\.\d MB for its weights, this machine has 5\.0 MB"):
+        LlamaEngine(f32, small())
+
+
+def test_weights_on_a_card_need_not_fit_into_the_machine(f32, sequences, expected, monkeypatch):
+    pretend(monkeypatch, device())
+    monkeypatch.setattr(machine, "total_memory", lambda: 5_000_000)
+    with LlamaEngine(f32, small()) as engine:
+        hold(engine.decode([sequences[9]]), expected[9])
+
+
+# Prefixes
+
+
+@pytest.mark.parametrize(
+    ("flash_attention", "n_prefix", "is_kept"), [(True, 20, False), (True, 300, True), (False, 300, False)]
+)
+def test_a_prefix_is_kept_on_a_gpu_only_where_that_is_quicker_than_to_compute_it(
+    tiny_gguf, eos_id, truth, monkeypatch, flash_attention, n_prefix, is_kept
+):
+    pretend(monkeypatch, device())
+    init, states = binding.Context.__init__, []
+
+    def made(self: binding.Context, *arguments: Any, **options: Any) -> None:
+        init(self, *arguments, **options)
+        self.flash_attention = flash_attention
+
+    state = binding.Context.state
+    monkeypatch.setattr(binding.Context, "__init__", made)
+    monkeypatch.setattr(binding.Context, "state", lambda self, seq_id: states.append(seq_id) or state(self, seq_id))
+    head = [each % 900 for each in range(n_prefix)]
+    texts = [[*head, 7, eos_id], [*head, 8, 9, eos_id]]
+    with LlamaEngine(tiny_gguf("f32"), EngineConfig(n_threads=1)) as engine:
+        for _ in range(2):
+            hold(engine.decode(texts, [n_prefix] * 2), truth(texts), 0.9995)
+        # The first of the two computes the prefix once; the second only where it was kept.
+        assert engine.counts.n_reused == n_prefix * (3 if is_kept else 2)
+    assert bool(states) == is_kept
