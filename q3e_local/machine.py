@@ -110,7 +110,8 @@ def gpu_makers() -> list[str]:
     if sys.platform == "darwin":
         return ["Apple"] if platform.machine() == "arm64" else []
     if sys.platform == "win32":  # which has NVIDIA's library where its driver is installed
-        return ["NVIDIA"] if Path(os.environ.get("SYSTEMROOT", "C:\\Windows"), "System32", "nvcuda.dll").exists() else []
+        library = Path(os.environ.get("SYSTEMROOT", "C:\\Windows"), "System32", "nvcuda.dll")
+        return ["NVIDIA"] if library.exists() else []
     makers = []
     for device in sorted(_PCI.glob("*")):
         try:

@@ -42,7 +42,7 @@ lib.llama_backend_init()
 
 # Windows looks a function up in one library alone, and not in those that it depends on; it loads a library once.
 _LIBRARIES = [lib._lib] + [
-    load_shared_library(name, lib._base_path) for name in ("ggml", "ggml-base") if sys.platform == "win32"
+    lib.load_shared_library(name, lib._base_path) for name in ("ggml", "ggml-base") if sys.platform == "win32"
 ]
 
 _KV_TYPES = {"f16": lib.GGML_TYPE_F16, "q8_0": lib.GGML_TYPE_Q8_0}
