@@ -163,3 +163,24 @@ def test_the_cpu_has_a_name_wherever_it_is_written(monkeypatch, tmp_path):
     assert machine.cpu_name()
     file.unlink()
     assert machine.cpu_name()
+
+
+# GPUs
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's list of PCI devices")
+def test_who_made_the_gpus_of_this_machine(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "_PCI", tmp_path)
+    assert machine.gpu_makers() == []
+    devices = {
+        "0000:00:02.0": ("0x030000", "0x8086"),  # a graphics unit of Intel's
+        "0000:01:00.0": ("0x030200", "0x10de"),  # a card of NVIDIA's without a display
+        "0000:01:00.1": ("0x040300", "0x10de"),  # and its sound
+        "0000:02:00.0": ("0x030000", "0x10de"),  # a second card
+        "0000:03:00.0": ("0x020000", "0x1002"),  # a network of AMD's
+        "0000:04:00.0": ("0x030000", "0x1234"),  # the display of a virtual machine
+    }
+    write(tmp_path, {f"{at}/class": f"{kind}\n" for at, (kind, _) in devices.items()})
+    write(tmp_path, {f"{at}/vendor": f"{vendor}\n" for at, (_, vendor) in devices.items()})
+    (tmp_path / "0000:05:00.0").mkdir()  # that says nothing of itself
+    assert machine.gpu_makers() == ["Intel", "NVIDIA"]

@@ -162,7 +162,7 @@ def _gpus() -> Iterator[Finding]:
         yield Finding("GPU", "none is seen on this machine; the CPU computes")
         return
     build = next(_BUILDS[maker] for maker in _BUILDS if maker in makers)
-    text = f"one of {' and '.join(makers)} is here, and llama.cpp was built for the CPU alone"
+    text = f"one of {' and one of '.join(makers)} is here, and llama.cpp was built for the CPU alone"
     yield Finding("GPU", text, True, f"for more speed, {_compiled(build)}; or take a prebuilt one: docs/install.md")
 
 
@@ -259,8 +259,6 @@ def _demo() -> Iterator[Finding]:
     if not works:
         yield Finding("embedding", f"the demo model gives vectors of norm {norms}", False, "reinstall q3e-local")
     elif not tap:
-        yield Finding(
-            "embedding", "works, on the slow path", False, f"install {BINDING}, built from source"
-        )
+        yield Finding("embedding", "works, on the slow path", False, f"install {BINDING}, built from source")
     else:
         yield Finding("embedding", f"works: 2 texts, dim {embedder.n_embd}, vectors of length 1")

@@ -18,6 +18,7 @@ from q3e_local.checks.doctor import Finding, NativeLooks
 from q3e_local.llama import binding
 from q3e_local.llama.kernels import in_use
 from q3e_local.llama.kernels.choice import Kernels
+from q3e_local.llama.settings.placement import Device
 
 InAChild = Callable[[type[NativeLooks]], None]
 UNSET = Kernels(None, "Q3E_KERNELS=off", faster=("unset Q3E_KERNELS",))
@@ -211,10 +212,30 @@ def test_the_slow_path(monkeypatch):
     assert "llama-cpp-python==0.3.36" in finding["advice"]
 
 
+CARD = Device("CUDA0", "NVIDIA GeForce RTX 3060", "CUDA", "discrete", 11_200_000_000, 12_600_000_000)
+
+
 @pytest.mark.usefixtures("quick")
-def test_a_build_for_a_gpu_says_so(monkeypatch):
-    monkeypatch.setattr(binding, "can_offload", lambda: True)
-    _, found = findings()
-    assert [finding["text"] for finding in found if finding["what"] == "GPU"] == [
-        "this build can offload; all layers go to the GPU unless --gpu-layers says otherwise"
-    ]
+@pytest.mark.parametrize(
+    ("devices", "can_offload", "makers", "text", "advice"),
+    [
+        ([CARD], True, ["NVIDIA"], "CUDA0: NVIDIA GeForce RTX 3060, CUDA, 11.2 of 12.6 GB free", ""),
+        ([], True, ["NVIDIA"], "llama.cpp was built for a GPU, and finds none here", "install the driver of the GPU"),
+        ([], False, [], "none is seen on this machine; the CPU computes", ""),
+        (
+            [], False, ["Intel", "NVIDIA"],
+            "one of Intel and one of NVIDIA is here, and llama.cpp was built for the CPU alone", "-DGGML_CUDA=on",
+        ),
+        ([], False, ["AMD"], "one of AMD is here, and llama.cpp was built for the CPU alone", "-DGGML_VULKAN=on"),
+    ],
+)  # fmt: skip
+def test_gpus_are_named_or_what_would_let_llama_cpp_use_them(monkeypatch, devices, can_offload, makers, text, advice):
+    monkeypatch.setattr("q3e_local.llama.devices.devices", lambda: devices)
+    monkeypatch.setattr(binding, "can_offload", lambda: can_offload)
+    monkeypatch.setattr("q3e_local.machine.gpu_makers", lambda: makers)
+    monkeypatch.setattr(doctor, "_demo", lambda: iter(()))  # which would compute on the card
+    code, found = findings()
+    (finding,) = [finding for finding in found if finding["what"] == "GPU"]
+    assert (code, finding["ok"], finding["text"]) == (0, True, text)
+    assert advice in finding["advice"]
+    assert bool(advice) == bool(finding["advice"])
