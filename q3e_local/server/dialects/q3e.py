@@ -102,15 +102,15 @@ def routes(service: Service, settings: ServerSettings) -> Routes:
         ids = await service.tokenize(described.model, prefix + text, add_end_token=True)
         # The end token always stays: the embedding is its vector.
         n_kept = min(len(ids), limit) - 1
-        shown = ids[:-1][: _SHOWN if n_shown is None else n_shown]
-        *texts, end = await pieces(service, described.model, [*shown, ids[-1]])
+        first = ids[:-1][: _SHOWN if n_shown is None else n_shown]
+        *texts, end = await pieces(service, described.model, [*first, ids[-1]])
         answer = {
             "model": described.model,
             "prefix": prefix,
             "limit": limit,
             "n_tokens": len(ids),
             "n_kept": n_kept + 1,
-            "tokens": [{"id": id_, "piece": written(piece)} for id_, piece in zip(shown, texts, strict=True)],
+            "tokens": [{"id": id_, "piece": written(piece)} for id_, piece in zip(first, texts, strict=True)],
             "end": {"id": ids[-1], "piece": written(end)},
         }
         return json_response(answer)
