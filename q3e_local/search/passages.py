@@ -57,12 +57,14 @@ class HeldFile:
 
 def held_file(database: Database, path: str) -> HeldFile:
     """What the index holds of the file that was indexed under exactly this path. Raises OptionError for any other."""
-    record = database.file(path)
+    with database.snapshot() as state:
+        record = state.file(path)
+        entries = state.passages(path)
     if record is None:
         raise OptionError(f"file {_shown(path)} is not in this index; take a file that search names", "file")
     if record.problem:
         raise OptionError(f"file {_shown(path)} has no text in this index: it {record.problem}", "file")
-    return HeldFile(record, database.passages(path))
+    return HeldFile(record, entries)
 
 
 def from_id(database: Database, name: str, n_passages: int = 1) -> Part:
@@ -70,10 +72,11 @@ def from_id(database: Database, name: str, n_passages: int = 1) -> Part:
 
     Raises OptionError for an id that the index does not have.
     """
-    entry = database.passage(name)
-    if entry is None:
-        raise OptionError(f"id {_shown(name)} is not in this index; take an id that search names", "id")
-    of_file = (entry,) if entry.file is None else database.passages(entry.file)
+    with database.snapshot() as state:
+        entry = next(iter(state.named([name])), None)
+        if entry is None:
+            raise OptionError(f"id {_shown(name)} is not in this index; take an id that search names", "id")
+        of_file = (entry,) if entry.file is None else state.passages(entry.file)
     return _part(entry.file, [each for each in of_file if each.row >= entry.row], n_passages)
 
 

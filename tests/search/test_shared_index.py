@@ -6,8 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -15,9 +18,10 @@ from made_indexes import SPACE, answers, chunks, everything, n_chunks, record, s
 from paths import TESTS
 
 from q3e_local.search.ask import Question, ask
-from q3e_local.search.database import Database
+from q3e_local.search.database import Database, chunk_table, file_table
 from q3e_local.search.database.records import Filters, Ranked
 from q3e_local.search.database.snapshot import Snapshot
+from q3e_local.search.passages import from_id, held_file
 
 
 def test_readers_see_one_state_while_another_process_writes(database: Database) -> None:
@@ -58,6 +62,36 @@ def test_a_question_is_answered_of_one_state_whatever_is_stored_meanwhile(
     with database.snapshot() as state:
         rows = [entry.row for entry in state.entries_of(range(100))]
     assert rows == [7, 8, 9, 10, 11, 12]  # of the file that was stored meanwhile
+
+
+def test_a_part_of_a_file_is_of_one_state_whatever_is_stored_meanwhile(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def then(read: Callable[..., Any], store: Callable[[], None]) -> Callable[..., Any]:
+        def both(*args: Any) -> Any:
+            found = read(*args)
+            store()
+            return found
+
+        return both
+
+    def store(digest: str, *texts: str) -> None:
+        other.replace_file(replace(record("a.md"), digest=digest), chunks(*texts), vectors(len(texts)))
+
+    with Database.open(database.path) as other:
+        store("old", "old 0", "old 1", "old 2")
+        with monkeypatch.context() as patch:
+            patch.setattr(chunk_table, "entries", then(chunk_table.entries, lambda: store("new", "new 0", "new 1")))
+            part = from_id(database, "a.md#1", 3)
+        assert [piece.text for piece in part.pieces] == ["old 1", "old 2"]
+        store("old", "old 0", "old 1", "old 2")
+        with monkeypatch.context() as patch:
+            patch.setattr(file_table, "one", then(file_table.one, lambda: store("new", "new 0", "new 1")))
+            held = held_file(database, "a.md")
+        assert (held.record.digest, [entry.chunk.text for entry in held.passages]) == (
+            "old", ["old 0", "old 1", "old 2"],
+        )  # fmt: skip
+        assert [entry.chunk.text for entry in held_file(database, "a.md").passages] == ["new 0", "new 1"]
 
 
 def test_threads_that_make_an_index_at_once_share_it(path: Path) -> None:

@@ -147,23 +147,6 @@ class Database:
             rows = chunk_table.of_files(connection, file_table.numbers(connection, [path]))
             return self._window(connection, chunk_table.entries(connection, rows))
 
-    def file(self, path: str) -> FileRecord | None:
-        """The record of the file that has exactly this path; None where the index has no such file."""
-        with self._file.reading() as connection:
-            return file_table.one(connection, path)
-
-    def passages(self, path: str) -> tuple[Entry, ...]:
-        """The chunks of the file that has exactly this path, in the order of its text, without their vectors."""
-        with self._file.reading() as connection:
-            rows = chunk_table.of_files(connection, file_table.numbers(connection, [path]))
-            return chunk_table.entries(connection, sorted(rows))
-
-    def passage(self, name: str) -> Entry | None:
-        """The chunk that has this id; None where the index has no such chunk."""
-        with self._file.reading() as connection:
-            rows = [row for row, _ in chunk_table.named(connection, [name]).values()]
-            return next(iter(chunk_table.entries(connection, rows)), None)
-
     def entries(self, n_window: int = 1024) -> Iterator[Window]:
         """All entries in the order of rows, a window at a time, of one state, whatever is written meanwhile."""
         with self._file.reading_alone() as connection:

@@ -13,12 +13,12 @@ import apsw
 import numpy as np
 
 from q3e_local.errors import OptionError
-from q3e_local.search.database import chunk_table, vector_table, word_table
+from q3e_local.search.database import chunk_table, file_table, vector_table, word_table
 from q3e_local.search.database.bit_scan import Codes, Rounded
 from q3e_local.search.database.code_table import CODE_BITS_MAX, ROUNDED_DIM_MAX
 from q3e_local.search.database.index_file import IndexFile
 from q3e_local.search.database.query_words import Term
-from q3e_local.search.database.records import NO_FILTERS, Counted, Entry, Filters, Passages, Ranked, Rows
+from q3e_local.search.database.records import NO_FILTERS, Counted, Entry, FileRecord, Filters, Passages, Ranked, Rows
 from q3e_local.vectors import Vectors
 from q3e_local.wording.counts import counted
 
@@ -91,6 +91,15 @@ class Snapshot:
     def named(self, ids: Iterable[str]) -> tuple[Entry, ...]:
         """The entries of these ids, in their order, without ids that the index does not have."""
         return self.entries_of(row for row, _ in chunk_table.named(self._connection, ids).values())
+
+    def file(self, path: str) -> FileRecord | None:
+        """The record of the file that has exactly this path; None where the index has no such file."""
+        return file_table.one(self._connection, path)
+
+    def passages(self, path: str) -> tuple[Entry, ...]:
+        """The entries of the file that has exactly this path, in the order of its text."""
+        numbers = file_table.numbers(self._connection, [path])
+        return self.entries_of(chunk_table.of_files(self._connection, numbers))
 
     def around(self, name: str, n: int) -> Passages:
         """The entry of this id with up to n entries of its file before and behind it; none for an unknown id."""
