@@ -6,7 +6,7 @@ import base64
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +22,7 @@ from servers import answers_by_schema, served_locally
 from q3e_local import VectorIndex, jobs
 from q3e_local.errors import MissingPackageError
 from q3e_local.jobs.naming import key_words
+from q3e_local.search.database import Database
 from q3e_local.search.database.query_words import tokens
 from q3e_local.server.local import maps
 
@@ -51,6 +52,10 @@ def drawn(http: httpx.Client, **body: Any) -> dict[str, Any]:
             return answer.json()
         time.sleep(0.02)
     raise AssertionError("the map took more than a minute")
+
+
+def without_scikit_learn(*_: Any, **__: Any) -> None:
+    raise MissingPackageError("clustering", "scikit-learn", "analysis")
 
 
 def numbers(text: str, kind: str) -> np.ndarray:
@@ -116,13 +121,67 @@ def test_of_a_large_index_passages_are_taken_evenly(
 def test_without_scikit_learn_there_are_no_clusters_and_the_answer_says_how_to_get_them(
     mine: tuple[Path, httpx.Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(*_: Any, **__: Any) -> None:
-        raise MissingPackageError("clustering", "scikit-learn", "analysis")
-
-    monkeypatch.setattr(jobs, "cluster", missing)
+    monkeypatch.setattr(jobs, "cluster", without_scikit_learn)
     found = drawn(mine[1])
     assert found["clusters"] == []
     assert "q3e-local[analysis]" in found["no_clusters"]
+
+
+def test_a_server_that_starts_again_finds_clusters_that_were_not_to_be_had_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(tmp_path / "mine.q3e", NAMED)
+    with monkeypatch.context() as patch, served_locally(indexes=(str(path),)) as http:
+        patch.setattr(jobs, "cluster", without_scikit_learn)
+        assert drawn(http)["clusters"] == []
+    with served_locally(indexes=(str(path),)) as http:
+        found = drawn(http)
+    assert found["clusters"] != []
+    assert found["no_clusters"] is None
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, work: Callable[[], None]) -> None:
+    """Has another process do something between the count of an index's passages and the map's own reading."""
+    opened = Database.open
+
+    def opened_late(path: Any) -> Database:
+        monkeypatch.undo()
+        work()
+        return opened(path)
+
+    monkeypatch.setattr(Database, "open", opened_late)
+
+
+def refusal(http: httpx.Client) -> httpx.Response:
+    """The first answer that does not say how far the map is."""
+    while (answer := http.post("/api/map", json={})).json().get("status") == "working":
+        time.sleep(0.02)
+    return answer
+
+
+def test_an_index_that_is_emptied_while_it_is_mapped_gets_the_sentence_of_a_small_one(
+    mine: tuple[Path, httpx.Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, http = mine
+
+    def empty() -> None:
+        with VectorIndex(path) as index:
+            index.delete(list(NAMED))
+
+    meanwhile(monkeypatch, empty)
+    answer = refusal(http)
+    assert answer.status_code == 400
+    assert answer.json() == {"error": "a map needs 2 passages or more, the index has 0"}
+
+
+def test_an_index_whose_file_goes_while_it_is_mapped_is_named_without_its_path(
+    mine: tuple[Path, httpx.Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, http = mine
+    meanwhile(monkeypatch, path.unlink)
+    answer = refusal(http)
+    assert answer.status_code == 503
+    assert answer.json() == {"error": "the index 'mine' cannot be searched: its file is gone"}
 
 
 def test_what_goes_wrong_is_answered_once_and_the_next_call_tries_again(
