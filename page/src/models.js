@@ -1,6 +1,6 @@
 // The tab `models`: what is in memory, on this machine and to be had, how busy the server is, and lines to use a model.
 
-import { ask, askText } from "./api.js";
+import { ask, askText, hasKey } from "./api.js";
 import { el, fill } from "./dom.js";
 import { show } from "./link.js";
 import { code, plainName, problem, pullButton, waiting } from "./parts.js";
@@ -169,16 +169,22 @@ function sparkline(rates) {
   return el("svg", { viewBox: "0 0 100 21", preserveAspectRatio: "none", "aria-hidden": "true" }, el("polyline", { points }));
 }
 
+// With roles, because a small screen shows each row as a card, and a browser may then not take it for a table.
 function table(names, rows) {
+  const cellOf = (cell, label) => el("td", { role: "cell", class: label ? null : "do", "data-label": label }, cell);
   return el(
     "table",
-    {},
-    el("thead", {}, el("tr", {}, names.map((name) => el("th", { scope: "col" }, t(name))), el("td", {}))),
+    { role: "table" },
+    el(
+      "thead",
+      { role: "rowgroup" },
+      el("tr", { role: "row" }, names.map((name) => el("th", { role: "columnheader", scope: "col" }, t(name))), el("td", { role: "cell" })),
+    ),
     el(
       "tbody",
-      {},
+      { role: "rowgroup" },
       rows.map(([name, ...cells]) =>
-        el("tr", {}, el("th", { scope: "row" }, name), cells.map((cell, i) => el("td", { class: i === cells.length - 1 ? "do" : null }, cell))),
+        el("tr", { role: "row" }, el("th", { role: "rowheader", scope: "row" }, name), cells.map((cell, i) => cellOf(cell, names[i + 1] && t(names[i + 1])))),
       ),
     ),
   );
@@ -203,19 +209,19 @@ function read(text) {
 // Lines that use the model on this very server; where it asks for a key, they take it from the environment.
 function linesFor(model, capability) {
   const here = location.origin;
-  const hasKey = sessionStorage.getItem("q3e-key") !== null;
-  const header = hasKey ? ' -H "Authorization: Bearer $Q3E_API_KEY"' : "";
-  const key = hasKey ? 'os.environ["Q3E_API_KEY"]' : '"none"';
-  const imported = hasKey ? "import os\n" : "";
+  const isAsked = hasKey();
+  const header = isAsked ? ' -H "Authorization: Bearer $Q3E_API_KEY"' : "";
+  const key = isAsked ? 'os.environ["Q3E_API_KEY"]' : '"none"';
+  const imported = isAsked ? "import os\n" : "";
   if (capability === "rerank") {
     const body = JSON.stringify({ model, query: "Why is the sky blue?", documents: ["Air scatters blue light.", "Grass is green."] });
-    const headers = hasKey ? `, headers={"Authorization": f"Bearer {${key}}"}` : "";
+    const headers = isAsked ? `, headers={"Authorization": f"Bearer {${key}}"}` : "";
     return [
       ["for_curl", `curl${header} ${here}/api/rerank -d '${body}'`],
       ["for_python", `${imported}import httpx\n\nhttpx.post("${here}/api/rerank", json=${body}${headers}).json()`],
     ];
   }
-  const headers = hasKey ? `, headers={"Authorization": f"Bearer {${key}}"}` : "";
+  const headers = isAsked ? `, headers={"Authorization": f"Bearer {${key}}"}` : "";
   return [
     ["for_curl", `curl${header} ${here}/api/embed -d '${JSON.stringify({ model, input: "Why is the sky blue?" })}'`],
     ["for_python", `${imported}from openai import OpenAI\n\nOpenAI(base_url="${here}/v1", api_key=${key}).embeddings.create(model="${model}", input=["a text"])`],
