@@ -6,6 +6,7 @@ CLIENTS := .venv-integrations
 MTEB := .venv-mteb
 FRAMEWORKS := .venv-frameworks
 DIST := .venv-dist
+STORES := .venv-stores
 # llama.cpp is compiled for this very CPU; the image library is left out.
 export CMAKE_ARGS := -DLLAVA_BUILD=OFF $(CMAKE_ARGS)
 
@@ -42,14 +43,15 @@ check-kernels:
 	$(PYTHON) kernels/check/run.py
 
 # Clients of other servers against a server of ours stand in an environment of their own, without the program. mteb
-# stands in another with the program, which it calls as a library, and so do LangChain and llm; pip has what llama.cpp
-# was compiled to.
+# stands in another with the program, which it calls as a library, and so do LangChain and llm, and the vector stores;
+# pip has what llama.cpp was compiled to.
 IN_INTEGRATIONS := -m pytest --confcutdir tests/integrations -W ignore
-WITH_PROGRAM := tests/integrations/mteb tests/integrations/frameworks
-integrations: $(VENV)/.ready-dev $(CLIENTS)/.ready $(MTEB)/.ready $(FRAMEWORKS)/.ready
+WITH_PROGRAM := tests/integrations/mteb tests/integrations/frameworks tests/integrations/stores
+integrations: $(VENV)/.ready-dev $(CLIENTS)/.ready $(MTEB)/.ready $(FRAMEWORKS)/.ready $(STORES)/.ready
 	Q3E_PYTHON=$(BIN)/python $(CLIENTS)/bin/python $(IN_INTEGRATIONS) $(WITH_PROGRAM:%=--ignore %) tests/integrations
 	Q3E_PYTHON=$(BIN)/python $(MTEB)/bin/python $(IN_INTEGRATIONS) tests/integrations/mteb
 	$(FRAMEWORKS)/bin/python $(IN_INTEGRATIONS) tests/integrations/frameworks
+	$(STORES)/bin/python $(IN_INTEGRATIONS) tests/integrations/stores
 
 $(CLIENTS)/.ready: tests/integrations/requirements.txt
 	$(PYTHON) -m venv $(CLIENTS)
@@ -64,6 +66,11 @@ $(MTEB)/.ready: tests/integrations/mteb/requirements.txt pyproject.toml constrai
 $(FRAMEWORKS)/.ready: tests/integrations/frameworks/requirements.txt pyproject.toml | $(VENV)/.ready
 	$(PYTHON) -m venv $(FRAMEWORKS)
 	$(FRAMEWORKS)/bin/python scripts/install.py --requirement tests/integrations/frameworks/requirements.txt --editable .
+	@touch $@
+
+$(STORES)/.ready: tests/integrations/stores/requirements.txt pyproject.toml | $(VENV)/.ready
+	$(PYTHON) -m venv $(STORES)
+	$(STORES)/bin/python scripts/install.py --requirement tests/integrations/stores/requirements.txt --editable .
 	@touch $@
 
 format: $(VENV)/.ready-dev
@@ -86,7 +93,7 @@ $(DIST)/.ready: packaging/requirements.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) $(MTEB) $(FRAMEWORKS) $(DIST) $(KERNELS)
+	rm -rf $(VENV) $(CLIENTS) $(MTEB) $(FRAMEWORKS) $(STORES) $(DIST) $(KERNELS)
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "Making an environment in $(VENV), with this Python:"

@@ -78,6 +78,7 @@ SLOW = {
     "cli/test_resume.py",
     "cli/test_search.py",
     "cli/test_search_rerank.py",
+    "cli/test_stores.py",
     "cli/test_tables.py",
     "convert/test_convert.py",
     "convert/test_refused_checkpoints.py",

@@ -84,7 +84,7 @@ class FakeRedis:
                 values.pop()
             if self.fault == "swapped":
                 values.reverse()
-            return b":7\r\n" if self.fault == "wrong type" else _encoded(values)
+            return b":7\r\n" if self.fault == "wrong type" else encoded(values)
         if name == b"MSET":
             if self.fault == "full":
                 return b"-OOM command not allowed when used memory > 'maxmemory'.\r\n"
@@ -92,7 +92,7 @@ class FakeRedis:
             return b"+OK\r\n"
         if name == b"SCAN":
             pattern = given[given.index(b"MATCH") + 1].decode()
-            return _encoded([b"0", [key for key in self.data if fnmatch.fnmatchcase(key.decode(), pattern)]])
+            return encoded([b"0", [key for key in self.data if fnmatch.fnmatchcase(key.decode(), pattern)]])
         if name == b"STRLEN":
             return b":%d\r\n" % len(self.data.get(given[0], b""))
         if name == b"UNLINK":
@@ -149,9 +149,9 @@ def _command(stream: Any) -> list[bytes] | None:
     return words
 
 
-def _encoded(value: Any) -> bytes:
+def encoded(value: Any) -> bytes:
     if value is None:
         return b"$-1\r\n"
     if isinstance(value, list):
-        return b"*%d\r\n" % len(value) + b"".join(_encoded(one) for one in value)
+        return b"*%d\r\n" % len(value) + b"".join(encoded(one) for one in value)
     return b"$%d\r\n%s\r\n" % (len(value), value)

@@ -84,6 +84,7 @@ FOREIGN = {
     "pgvector": {"stores.pgvector"},
     "lancedb": {"stores.lancedb"},
     "chromadb": {"stores.chroma"},
+    "httpx": {"stores.chroma"},  # comes with it
     "sqlite_vec": {"stores.sqlite_vec"},
     "filelock": {"files"},
     "gguf": {"convert", "gguf.rows"},

@@ -59,7 +59,7 @@ def test_each_extra_has_a_row_with_its_packages():
         name: needed for name, needed in PROJECT["optional-dependencies"].items() if name not in ("bench", "dev")
     }
     section = PAGE.partition("\n## Extras\n")[2].partition("\n## ")[0]
-    rows = {name: cells for name, *cells in re.findall(r"^\| `(\w+)` \| (.+) \|(.*)\|$", section, re.MULTILINE)}
+    rows = {name: cells for name, *cells in re.findall(r"^\| `([\w-]+)` \| (.+) \|(.*)\|$", section, re.MULTILINE)}
     assert set(rows) == set(extras)
     for name, (_, packages) in rows.items():
         needed = [re.split(r"[\[>]", each)[0] for each in extras[name]]

@@ -19,6 +19,7 @@ try:
     import chromadb
     from chromadb.config import Settings
     from chromadb.errors import ChromaError, NotFoundError
+    from httpx import HTTPError  # what its client of a server lets through
 except ImportError:
     raise MissingPackageError("Chroma", "chromadb", "chroma") from None
 
@@ -103,7 +104,7 @@ class ChromaStore:
         self._client.close()
 
     def _asking(self) -> AbstractContextManager[None]:
-        return in_a_sentence(self._address, ChromaError, ValueError, RuntimeError, OSError)
+        return in_a_sentence(self._address, ChromaError, HTTPError, ValueError, RuntimeError, OSError)
 
 
 def _pairs(page: Any) -> list[tuple[str, dict[str, Any]]]:

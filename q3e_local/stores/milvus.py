@@ -27,7 +27,7 @@ except ImportError:
 _MARK = "q3e_local"
 _TIMEOUT_S = 30
 _VARCHAR_MAX = 65_535  # bytes of a text: https://milvus.io/docs/string.md
-_AT_ONCE = 1000
+_AT_ONCE = 10_000  # each page is a scan of Milvus Lite, and 16,384 rows are the most that Milvus gives
 
 
 class MilvusStore:

@@ -39,8 +39,16 @@ class RedisStore:
                 address.url or "", socket_connect_timeout=_CONNECT_S, socket_timeout=_ANSWER_S, protocol=2
             )
             self._client = client
-            has_search = self._client.execute_command("COMMAND", "INFO", "FT.CREATE")
-        if not (has_search and has_search[0]):
+            try:
+                self._client.execute_command("FT._LIST")
+            except redis.ResponseError as error:
+                # Servers have no code for it, but have said it in these words since the first.
+                if not str(error).startswith("unknown command"):
+                    raise
+                has_search = False
+            else:
+                has_search = True
+        if not has_search:
             raise OutputError(
                 f"the server at {address.place} does not search vectors: it has no module search (Redis 8 and Redis "
                 "Stack have it). A cache of vectors (--cache) needs none"

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from q3e_local.errors import OutputError
+from q3e_local.errors import OutputError, Q3EError
 from q3e_local.stores.address import StoreAddress
 from q3e_local.stores.rows import Row, Shape
 from q3e_local.vectors import Vectors
@@ -57,6 +57,8 @@ def in_a_sentence(address: StoreAddress, *errors: type[Exception], advice: str =
     """Turn errors of a store's library into an OutputError that names the store, and never the password."""
     try:
         yield
+    except Q3EError:  # some are ValueErrors too
+        raise
     except errors as error:
         # Milvus' errors have their sentence in `message`, and in str() their class and number around it.
         said = " ".join(str(getattr(error, "message", "") or error).split()) or type(error).__name__

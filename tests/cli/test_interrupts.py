@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import apsw
 import numpy as np
 import pytest
 from command import records, write
@@ -85,6 +86,23 @@ def test_a_second_ctrl_c_does_not_wait_for_a_batch_that_never_ends(name, gates):
         assert screen.lines[0] == FINISHING
         assert screen.lines[1].startswith(f"Interrupted: {n_kept(name)} texts are in {name}; go on with: ")
         assert len(screen.lines) == 2
+
+
+def test_what_is_said_to_be_in_a_store_is_there(gates):
+    lines = [f'{{"id": {number}, "text": "{text}"}}' for number, text in enumerate(TEXTS)]
+    write(Path.cwd(), {"texts.jsonl": "\n".join(lines)})
+    arguments = ("embed", "-m", "demo", "texts.jsonl", "--jsonl", "text", "--id", "id", "--to", "s.sqlite")
+    with interrupted(gates, *arguments) as screen:
+        gates.open(3)
+        assert screen.end() == 130
+        last = screen.lines[-1]
+    connection = apsw.Connection("s.sqlite")
+    n_texts = connection.execute("SELECT count(*) FROM q3e").get
+    assert last == f"Interrupted: {n_texts} texts are in s.sqlite#q3e; go on with: q3e-local {shlex.join(arguments)}"
+    assert 16 < n_texts < 60
+    said = gates.run(*shlex.split(last.partition("q3e-local ")[2]))
+    assert said.startswith(f"{60 - n_texts} texts ({n_texts} were there already), ")
+    assert connection.execute("SELECT count(*) FROM q3e").get == 60
 
 
 def test_when_the_last_batch_was_at_work_all_is_done(gates):
