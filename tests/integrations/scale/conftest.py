@@ -12,6 +12,7 @@ os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
     "DAFT_ANALYTICS_ENABLED": "0",
     "SPARK_LOCAL_IP": "127.0.0.1",
+    "SPARK_WORKER_DIR": tempfile.mkdtemp(prefix="q3e-spark-"),
     "PYSPARK_SUBMIT_ARGS": "--conf spark.ui.enabled=false --conf spark.driver.host=127.0.0.1 pyspark-shell",
 }
 

@@ -6,12 +6,15 @@ import json
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+from cluster import kill
 
 import q3e_local
 
@@ -43,7 +46,9 @@ def write_json_lines(path: Path, n: int) -> dict[int, str | None]:
     return corpus
 
 
-def start(script: str, *arguments: object) -> psutil.Popen:
+@contextmanager
+def started(log: Path, script: str, *arguments: object) -> Iterator[psutil.Popen]:
+    """A job as a process that writes what it says to `log`, and is gone with all it started when the block ends."""
     command = [
         sys.executable,
         ROOT / "scripts" / "scale" / script,
@@ -53,7 +58,12 @@ def start(script: str, *arguments: object) -> psutil.Popen:
         "-d",
         str(DIM),
     ]
-    return psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    with log.open("w") as stream:
+        job = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=stream)
+    try:
+        yield job
+    finally:
+        kill(job)
 
 
 def landed(output: Path) -> dict[str, str]:
