@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 CLIENTS := .venv-integrations
 MTEB := .venv-mteb
 FRAMEWORKS := .venv-frameworks
+SCALE := .venv-scale
 # llama.cpp is compiled for this very CPU; the image library is left out.
 export CMAKE_ARGS := -DLLAVA_BUILD=OFF $(CMAKE_ARGS)
 
 # pip compiles it as well. Here it is compiled again when a source has changed, and without a compiler all goes on.
 KERNELS := q3e_local/llama/kernels/q3e_kernels.so
 
-.PHONY: demo test quick one check check-kernels integrations format kernels clean
+.PHONY: demo test quick one check check-kernels integrations scale format kernels clean
 
 demo: $(VENV)/.ready $(wildcard $(KERNELS))
 	@echo "Embedding examples/notes with the demo model, which ships with the program: nothing is downloaded."
@@ -41,14 +42,19 @@ check-kernels:
 	$(PYTHON) kernels/check/run.py
 
 # Clients of other servers against a server of ours stand in an environment of their own, without the program. mteb
-# stands in another with the program, which it calls as a library, and so do LangChain and llm; pip has what llama.cpp
-# was compiled to.
+# stands in another with the program, which it calls as a library, and so do LangChain and llm, and Ray, Spark, Dask and
+# Daft; pip has what llama.cpp was compiled to. Spark needs a Java runtime beside them: without one its tests skip.
 IN_INTEGRATIONS := -m pytest --confcutdir tests/integrations -W ignore
-WITH_PROGRAM := tests/integrations/mteb tests/integrations/frameworks
-integrations: $(VENV)/.ready-dev $(CLIENTS)/.ready $(MTEB)/.ready $(FRAMEWORKS)/.ready
+WITH_PROGRAM := tests/integrations/mteb tests/integrations/frameworks tests/integrations/scale
+integrations: scale $(VENV)/.ready-dev $(CLIENTS)/.ready $(MTEB)/.ready $(FRAMEWORKS)/.ready
 	Q3E_PYTHON=$(BIN)/python $(CLIENTS)/bin/python $(IN_INTEGRATIONS) $(WITH_PROGRAM:%=--ignore %) tests/integrations
 	Q3E_PYTHON=$(BIN)/python $(MTEB)/bin/python $(IN_INTEGRATIONS) tests/integrations/mteb
 	$(FRAMEWORKS)/bin/python $(IN_INTEGRATIONS) tests/integrations/frameworks
+
+# Ray on two nodes and Spark on two executors, all on this machine: some minutes.
+scale: $(SCALE)/.ready
+	@command -v java >/dev/null || echo "There is no Java runtime, so Spark's tests skip; Debian: apt-get install default-jre-headless"
+	$(SCALE)/bin/python $(IN_INTEGRATIONS) tests/integrations/scale
 
 $(CLIENTS)/.ready: tests/integrations/requirements.txt
 	$(PYTHON) -m venv $(CLIENTS)
@@ -65,6 +71,11 @@ $(FRAMEWORKS)/.ready: tests/integrations/frameworks/requirements.txt pyproject.t
 	$(FRAMEWORKS)/bin/python scripts/install.py --requirement tests/integrations/frameworks/requirements.txt --editable .
 	@touch $@
 
+$(SCALE)/.ready: tests/integrations/scale/requirements.txt pyproject.toml | $(VENV)/.ready
+	$(PYTHON) -m venv $(SCALE)
+	$(SCALE)/bin/python scripts/install.py --requirement tests/integrations/scale/requirements.txt --editable ".[parquet]"
+	@touch $@
+
 format: $(VENV)/.ready-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -76,7 +87,7 @@ $(KERNELS): $(wildcard kernels/*.cpp kernels/*.h kernels/*.py) | $(VENV)/.ready
 	@$(BIN)/python kernels/build.py || true
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) $(MTEB) $(FRAMEWORKS) $(KERNELS)
+	rm -rf $(VENV) $(CLIENTS) $(MTEB) $(FRAMEWORKS) $(SCALE) $(KERNELS)
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "Making an environment in $(VENV), with this Python:"

@@ -30,7 +30,9 @@ sys.stdin.read()
 @click.option("-m", "--model", default="demo", show_default=True)
 @click.option("--processes", "n_max", type=click.IntRange(1), default=2, show_default=True)
 def main(model: str, n_max: int) -> None:
-    click.echo("| processes | RSS of the last, MB | its own, MB | shared, MB | PSS of all, MB |\n|---|---|---|---|---|")
+    click.echo(
+        "| processes | RSS of the last, MB | its own, MB | shared, MB | PSS of all, MB |\n|---|---|---|---|---|"
+    )
     with ExitStack() as stack:
         workers: list[subprocess.Popen[str]] = []
         for n_workers in range(1, n_max + 1):

@@ -21,8 +21,9 @@ from paths import ROOT
 from q3e_local.errors import InputError, OptionError, OutputError, SpaceMismatchError
 
 DIM = 64
-OPTIONS = {"model": "demo", "kind": "document", "dim": DIM, "task": None, "instruction": None, "truncate": False,
-           "server": None}  # fmt: skip
+OPTIONS = {"model": "demo", "kind": "document", "dim": DIM} | dict.fromkeys(
+    ("task", "instruction", "truncate", "max_tokens", "server")
+)
 LINES = [
     b'\xef\xbb\xbf{"id": 1, "text": "The cat sleeps."}',
     b'{"id": 2, "text": "\xe9\x82\xbb\xe5\xb1\x85\xe5\x96\x82\xe4\xba\x86\xe7\x8c\xab\xe3\x80\x82", "tags": ["a"]}',
@@ -147,8 +148,8 @@ def test_every_row_is_once_in_the_output_with_the_types_of_its_columns(rows, par
 
 
 def test_texts_that_were_cut_are_marked(lines):
-    lines.source.write_text('{"text": "cat"}\n' + json.dumps({"text": "cat " * 40_000}))
-    lines.run(truncate=True)
+    lines.source.write_text('{"text": "cat"}\n' + json.dumps({"text": "cat" * 20}))
+    lines.run(truncate=True, max_tokens=12)
     assert lines.vectors().column("embedding_truncated").to_pylist() == [False, True]
 
 
