@@ -3,17 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := .venv-integrations
-MTEB := .venv-mteb
-FRAMEWORKS := .venv-frameworks
 DIST := .venv-dist
-STORES := .venv-stores
+GPU := .venv-gpu
 # llama.cpp is compiled for this very CPU; the image library is left out.
 export CMAKE_ARGS := -DLLAVA_BUILD=OFF $(CMAKE_ARGS)
 
 # pip compiles it as well. Here it is compiled again when a source has changed, and without a compiler all goes on.
 KERNELS := q3e_local/llama/kernels/q3e_kernels.so
 
-.PHONY: demo test quick one check check-kernels integrations format kernels dist clean
+# Folders of tests/integrations: what calls the program as a library.
+GROUPS := frameworks mteb scale stores
+
+.PHONY: demo test quick one check check-kernels integrations $(GROUPS) gpu format kernels dist clean
 
 demo: $(VENV)/.ready $(wildcard $(KERNELS))
 	@echo "Embedding examples/notes with the demo model, which ships with the program: nothing is downloaded."
@@ -42,35 +43,38 @@ check: $(VENV)/.ready-dev
 check-kernels:
 	$(PYTHON) kernels/check/run.py
 
-# Clients of other servers against a server of ours stand in an environment of their own, without the program. mteb
-# stands in another with the program, which it calls as a library, and so do LangChain and llm, and the vector stores;
-# pip has what llama.cpp was compiled to.
+# Clients of other servers against a server of ours stand in an environment of their own, without the program. What calls
+# the program as a library stands with it in others, one for each group: their packages want different versions of the
+# same things. pip has what llama.cpp was compiled to. CI runs the frameworks too. Without a Java runtime Spark's tests
+# skip.
 IN_INTEGRATIONS := -m pytest --confcutdir tests/integrations -W ignore
-WITH_PROGRAM := tests/integrations/mteb tests/integrations/frameworks tests/integrations/stores
-integrations: $(VENV)/.ready-dev $(CLIENTS)/.ready $(MTEB)/.ready $(FRAMEWORKS)/.ready $(STORES)/.ready
-	Q3E_PYTHON=$(BIN)/python $(CLIENTS)/bin/python $(IN_INTEGRATIONS) $(WITH_PROGRAM:%=--ignore %) tests/integrations
-	Q3E_PYTHON=$(BIN)/python $(MTEB)/bin/python $(IN_INTEGRATIONS) tests/integrations/mteb
-	$(FRAMEWORKS)/bin/python $(IN_INTEGRATIONS) tests/integrations/frameworks
-	$(STORES)/bin/python $(IN_INTEGRATIONS) tests/integrations/stores
+integrations: $(CLIENTS)/.ready $(VENV)/.ready-dev $(GROUPS)
+	Q3E_PYTHON=$(BIN)/python $(CLIENTS)/bin/python $(IN_INTEGRATIONS) $(GROUPS:%=--ignore tests/integrations/%) tests/integrations
+
+$(GROUPS): %: .venv-%/.ready $(VENV)/.ready-dev
+	Q3E_PYTHON=$(BIN)/python .venv-$*/bin/python $(IN_INTEGRATIONS) tests/integrations/$*
 
 $(CLIENTS)/.ready: tests/integrations/requirements.txt
 	$(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/python -m pip install --quiet --requirement tests/integrations/requirements.txt
 	@touch $@
 
-$(MTEB)/.ready: tests/integrations/mteb/requirements.txt pyproject.toml constraints.txt | $(VENV)/.ready
-	$(PYTHON) -m venv $(MTEB)
-	$(MTEB)/bin/python scripts/install.py --constraint constraints.txt --requirement tests/integrations/mteb/requirements.txt --editable .
+.venv-%/.ready: tests/integrations/%/requirements.txt pyproject.toml constraints.txt | $(VENV)/.ready
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python scripts/install.py --requirement tests/integrations/$*/requirements.txt --editable .
 	@touch $@
 
-$(FRAMEWORKS)/.ready: tests/integrations/frameworks/requirements.txt pyproject.toml | $(VENV)/.ready
-	$(PYTHON) -m venv $(FRAMEWORKS)
-	$(FRAMEWORKS)/bin/python scripts/install.py --requirement tests/integrations/frameworks/requirements.txt --editable .
-	@touch $@
+# What a GPU changes, on software devices: llama.cpp's RPC servers on loopback, and Mesa's lavapipe where Vulkan can be
+# compiled, which takes about half an hour the first time. lavapipe compiles shaders too, and keeps them in that folder.
+ON_DEVICES := tests/llama/test_rpc.py tests/llama/test_gpu_memory.py tests/llama/test_tap_on_devices.py \
+	tests/llama/settings tests/server/workers/test_steady.py tests/server/workers/test_steady_rpc.py
+gpu: $(GPU)/.ready $(KERNELS)
+	$(GPU)/bin/python -m pytest $(ON_DEVICES)
+	GGML_VK_VISIBLE_DEVICES=0 MESA_SHADER_CACHE_DIR=$(CURDIR)/$(GPU)/shaders $(GPU)/bin/python -m pytest tests/llama/test_vulkan.py
 
-$(STORES)/.ready: tests/integrations/stores/requirements.txt pyproject.toml | $(VENV)/.ready
-	$(PYTHON) -m venv $(STORES)
-	$(STORES)/bin/python scripts/install.py --requirement tests/integrations/stores/requirements.txt --editable .
+$(GPU)/.ready: pyproject.toml constraints.txt scripts/gpu/build.py scripts/gpu/layer_settings.h
+	$(PYTHON) -m venv $(GPU)
+	$(GPU)/bin/python scripts/gpu/build.py
 	@touch $@
 
 format: $(VENV)/.ready-dev
@@ -93,7 +97,7 @@ $(DIST)/.ready: packaging/requirements.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) $(MTEB) $(FRAMEWORKS) $(STORES) $(DIST) $(KERNELS)
+	rm -rf $(VENV) $(CLIENTS) $(GROUPS:%=.venv-%) $(DIST) $(GPU) $(KERNELS)
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "Making an environment in $(VENV), with this Python:"

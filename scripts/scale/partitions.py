@@ -55,6 +55,7 @@ class Job:
     task: str | None = None
     instruction: str | None = None
     truncate: bool = False
+    max_tokens: int | None = None
     server: str | None = None
     space: str = ""
 
@@ -62,7 +63,7 @@ class Job:
         """Names alone: the model is loaded at the first batch of a process, and stays for the next partition."""
         return EmbedBatches(
             self.model, self.column, EMBEDDING, self.kind, self.dim, task=self.task, instruction=self.instruction,
-            truncate=self.truncate, errors="null", server=self.server,
+            truncate=self.truncate, max_tokens=self.max_tokens, errors="null", server=self.server,
         )  # fmt: skip
 
 

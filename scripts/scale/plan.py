@@ -58,6 +58,7 @@ _OPTIONS = (
     click.option("-d", "--dim", type=int, help="Numbers of a vector. [default: all of the model]"),
     click.option("--task", help="A named instruction, as of q3e-local embed."),
     click.option("--instruction", help="An instruction of your own."),
+    click.option("--max-tokens", type=click.IntRange(1), help="The longest text. [default: the model's]"),
     click.option("--truncate", is_flag=True, help="Cut texts that are too long; else they are set aside."),
     click.option("--server", help="Let a q3e-local server compute, in place of the workers."),
     click.option("--cpus", type=click.IntRange(1), default=1, show_default=True, help="Cores of a worker."),
@@ -114,7 +115,7 @@ def planned(
     schema = _kept(input_system, files[0].path, column, keep)
     job = Job(input_system, output_system, folder, column=column, keep=schema, **options)
     n_bytes = max(1, int(partition_mb * 1e6))
-    same = ("column", "kind", "dim", "task", "instruction", "truncate")
+    same = ("column", "kind", "dim", "task", "instruction", "truncate", "max_tokens")
     settings = {name: getattr(job, name) for name in same} | {"keep": str(schema), "partition_bytes": n_bytes}
     for name, value in settings.items():
         before = _settings(job).get(name, value)
