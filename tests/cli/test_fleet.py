@@ -130,7 +130,7 @@ def test_one_that_is_killed_half_way_is_left_out_with_one_line_and_nothing_is_lo
     three, start, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    short_lived, texts = start(FAST_S), LINES * 4
+    short_lived, texts = start(FAST_S), LINES * 2
     write(tmp_path, {"many.txt": "\n".join(texts)})
     with in_the_background("--lines", "many.txt", *on(short_lived, *three[1:]), "-o", "out.jsonl") as command:
         until(lambda: n_lines("out.jsonl") > 50)
