@@ -200,7 +200,7 @@ class RemoteEmbedder(TextModel):
         fields = self._ask("/q3e/embed", {"texts": texts, **options}, cancellation)
         if fields.get("space") != space:
             raise SpaceMismatchError(
-                f"the server at {self.server_name} has another model now: its vectors are of the space "
+                f"the server at {self.server_name} has another model: its vectors are of the space "
                 f"{fields.get('space')}, those before of {space}"
             )
         try:

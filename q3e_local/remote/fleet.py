@@ -16,10 +16,10 @@ from q3e_local.embedding.request import Embedded, EmbedRequest
 from q3e_local.embedding.stream import Progress
 from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import ModelError, OptionError, Q3EError, SpaceMismatchError, TextError
+from q3e_local.remote import roll_call
 from q3e_local.remote.connection import Cancellation, ServerRefusedError, ServerUnreachableError
 from q3e_local.remote.embedder import Facts
 from q3e_local.remote.member import Member, is_busy
-from q3e_local.remote.roll_call import roll_call
 from q3e_local.remote.sharing import Sharing
 from q3e_local.remote.tokens import TokenCounts
 from q3e_local.remote.window_size import TEXTS_MAX
@@ -101,8 +101,13 @@ class Fleet(TextModel):
         return self._agreed[key]
 
     def _agree(self, request: EmbedRequest) -> Facts:
-        """Ask all servers. Raises SpaceMismatchError, what one refuses, and where none is there the last error."""
-        answers = roll_call(self._usable(), lambda member, cancellation: member.embedder.facts(request, cancellation))
+        """Ask all servers. Raises SpaceMismatchError, what one refuses, and where none is there the last error.
+
+        A server that is late does its part all the same: each answer says which space its vectors are of.
+        """
+        answers = roll_call.roll_call(
+            self._usable(), lambda member, cancellation: member.embedder.facts(request, cancellation)
+        )
         for member, answer in answers:
             if isinstance(answer, OptionError):
                 raise answer
@@ -121,6 +126,8 @@ class Fleet(TextModel):
                     f"the servers make different vectors: {first.name} those of the space {facts.resolved.space}, "
                     f"{member.name} those of {others.resolved.space}; let all have the same file of the model"
                 )
+        for member in (member for member, answer in answers if answer is None):
+            logger.warning("%s has not answered for %.0f s: the others begin", member.name, roll_call.LATE_S)
         for member, error in failed:
             with self._lock:
                 member.leave_out(error)

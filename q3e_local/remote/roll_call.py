@@ -17,6 +17,7 @@ from q3e_local.remote.member import FAILURES_MAX, PATIENCE_S, Member, is_busy
 
 T = TypeVar("T")
 
+LATE_S = 30.0  # after the first answer
 _PAUSE_S = 0.5  # between two attempts
 _ATTEMPTS_S = 10.0  # for all attempts: a machine that is switched off takes that long to fail once
 _POLL_S = 0.2  # on Windows, Ctrl-C does not interrupt a wait without a timeout
@@ -24,11 +25,11 @@ _POLL_S = 0.2  # on Windows, Ctrl-C does not interrupt a wait without a timeout
 
 def roll_call(
     members: Sequence[Member], ask: Callable[[Member, Cancellation], T]
-) -> list[tuple[Member, T | Q3EError]]:
+) -> list[tuple[Member, T | Q3EError | None]]:
     """What each member answers, or the error of one that cannot, in the order of the members.
 
-    One that fails is asked three times. All are waited for, as a server may load its model first; but where one has
-    answered, the others have five minutes more.
+    One that fails is asked three times. All are waited for, but not for ever where one has answered: None stands for
+    the answer of one that is late, which may still load its model.
     """
     cancellation = Cancellation()
     came: queue.SimpleQueue[tuple[Member, T | Q3EError | BaseException]] = queue.SimpleQueue()
@@ -53,11 +54,10 @@ def roll_call(
                 raise answer
             found[member] = answer
             if not isinstance(answer, Q3EError):
-                until = min(until, time.monotonic() + PATIENCE_S)
+                until = min(until, time.monotonic() + LATE_S)
     finally:
         cancellation.cancel()
-    late = ServerUnreachableError(f"no answer for {PATIENCE_S:.0f} s, in which others answered")
-    return [(member, found.get(member, late)) for member in members]
+    return [(member, found.get(member)) for member in members]
 
 
 def _answer(ask: Callable[[], T], cancellation: Cancellation) -> T | Q3EError:

@@ -158,7 +158,7 @@ def test_a_model_that_is_replaced_meanwhile_ends_the_call():
         results = far.stream(EmbedRequest(TEXTS))
         done = [next(results)]
         other.digest = "other"
-        with pytest.raises(SpaceMismatchError, match=f"{urls[1]} has another model now"):
+        with pytest.raises(SpaceMismatchError, match=f"{urls[1]} has another model"):
             done.extend(results)
     assert_all_there(TEXTS[: len(done)], done)
     no_threads()
@@ -285,6 +285,34 @@ def test_a_server_that_hangs_holds_up_nothing_and_is_left(monkeypatch):
         assert stuck.requests
         assert stuck.cancelled.wait(30)  # its client hung up
     no_threads()
+
+
+@pytest.mark.parametrize("digest", ["fake", "other"])
+def test_a_server_that_loads_its_model_for_long_holds_up_nothing_and_must_still_have_the_same(
+    digest, monkeypatch, warnings
+):
+    monkeypatch.setattr("q3e_local.remote.roll_call.LATE_S", 0.3)
+    is_loaded = threading.Event()
+
+    class Loading(Machine):
+        async def load(self, model, keep_alive_s):
+            while not is_loaded.is_set():
+                await asyncio.sleep(0.01)
+
+    with machines(at_pace(0.002), Loading(digest=digest)) as urls, q3e_local.connect(urls, "demo") as far:
+        results = far.stream(EmbedRequest(itertools.cycle(TEXTS)))
+        done = list(itertools.islice(results, 200))
+        assert warnings() == [f"{urls[1]} has not answered for 0 s: the others begin"]
+        assert far.n_texts_by_server[urls[1]] == 0
+        is_loaded.set()
+        if digest == "fake":
+            done.extend(itertools.islice(results, 4000))  # more than are ahead
+            results.close()
+            assert far.n_texts_by_server[urls[1]] > 0
+        else:
+            with pytest.raises(SpaceMismatchError, match=f"{urls[1]} has another model"):
+                done.extend(results)
+    assert_all_there([TEXTS[n % len(TEXTS)] for n in range(len(done))], done)
 
 
 def test_a_server_that_does_not_answer_while_others_do_its_texts_is_named(monkeypatch, warnings):
