@@ -69,9 +69,7 @@ class Sharing(Generic[T]):
         self._stock: deque[tuple[str, int]] = deque()  # texts and their bytes
         self._n_stock_bytes = self._n_cut = 0
         self._batches: dict[int, _Batch] = {}  # without an answer, by their first place
-        self._done: dict[
-            int, tuple[list[T], int]
-        ] = {}  # results that are not handed back, and the bytes of their texts
+        self._done: dict[int, tuple[list[T], int]] = {}  # results not handed back, and the bytes of their texts
         self._n_back = self._n_ahead = self._n_ahead_bytes = 0
         self._is_read = False
         self._failure: BaseException | None = None
@@ -105,9 +103,7 @@ class Sharing(Generic[T]):
                 elif self._is_all_back():
                     break
                 elif self._cancellation.is_cancelled:
-                    raise ServerUnreachableError(
-                        "the connection to the servers was closed before all texts were done"
-                    )
+                    raise ServerUnreachableError("the connection to the servers was closed before all was done")
                 elif self._may_read():
                     try:
                         self._put(next(source))
@@ -183,7 +179,7 @@ class Sharing(Generic[T]):
         """Say which servers failed last, and might have been left out if there were more to do."""
         for member in self._members:
             if member in self._failing:
-                self._notices.append(f"{member.name} failed, and the others did its texts: {member.failure}")
+                self._notices.append(f"{member.name} failed, and others did its texts: {member.failure}")
 
     def _look_for_silent(self) -> None:
         now = time.monotonic()
@@ -192,17 +188,14 @@ class Sharing(Generic[T]):
                 seconds = now - batch.began[member]
                 if batch.first not in self._batches and seconds > _SILENT_S and member not in self._silent:
                     self._silent.add(member)
-                    self._notices.append(
-                        f"{member.name} has not answered for {seconds:.0f} s; the others do its texts"
-                    )
+                    said = f"{member.name} has not answered for {seconds:.0f} s: the others do its texts"
+                    self._notices.append(said)
 
     @property
     def _is_full(self) -> bool:
-        n_texts, n_bytes = (
-            self._texts_max * len(self._members),
-            sum(self._size(each).n_bytes for each in self._members),
-        )
-        return self._n_ahead >= _WINDOWS_AHEAD * n_texts or self._n_ahead_bytes >= _WINDOWS_AHEAD * n_bytes
+        n_texts = _WINDOWS_AHEAD * self._texts_max * len(self._members)
+        n_bytes = _WINDOWS_AHEAD * sum(self._size(member).n_bytes for member in self._members)
+        return self._n_ahead >= n_texts or self._n_ahead_bytes >= n_bytes
 
     # The threads of the members.
 
