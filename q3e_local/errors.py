@@ -19,7 +19,7 @@
     │   └── BadVectorError          the model answered NaN, infinity or zero
     ├── InputError              a file or record that cannot be read as text
     ├── IndexFileError          an index that cannot be used: missing, not an index, damaged, newer, busy
-    ├── SpaceMismatchError      an index whose vectors are of another model, dim or instruction
+    ├── SpaceMismatchError      vectors of another model, dim or instruction: an index's, or a server's
     ├── NotEnoughMemoryError    the plan does not fit into this machine's memory
     │   └── GpuMemoryError          nor a GPU's, while the machine's own may be enough
     ├── NotEnoughDiskError      the file does not fit on this disk
@@ -136,9 +136,9 @@ class IndexFileError(Q3EError):
 
 
 class SpaceMismatchError(Q3EError):
-    """An index whose vectors are of another model, dim or instruction than the caller wants.
+    """Vectors of another model, dim or instruction than the caller wants: those of an index, or of a server.
 
-    `command` is the part of the text that says how to make the index fit.
+    `command` is the part of the text that says how to make an index fit.
     """
 
     def __init__(self, message: str, command: str = "") -> None:

@@ -6,6 +6,7 @@ The one place that joins the parts: names to files, files to engines, engines to
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -45,21 +46,34 @@ def load(
     return Embedder(engine, located.name, located.prompts, named.defaults, vector_cache, located.loads_as)
 
 
-def connect(server: str, model: str | os.PathLike[str] | None = None) -> TextModel:
+def connect(server: str | Sequence[str], model: str | os.PathLike[str] | None = None) -> TextModel:
     """A model that a running q3e-local server computes with; None is DEFAULT_MODEL. It has the calls of an Embedder.
 
     `server` is an address such as `http://127.0.0.1:11434`, `host:port`, or `unix:PATH`; the key of a server that
-    wants one stands in `Q3E_API_KEY`. A path means the model that the server has under the file's name.
+    wants one stands in `Q3E_API_KEY`. A path means the model that the server has under the file's name. Texts are
+    shared out among the servers of several addresses, which all must have the same model: a faster one gets more, and
+    one that fails is left out with a warning in the log. Results come in the order of the texts all the same.
 
-    Nothing is sent yet: the first call raises ServerUnreachableError where nobody answers, and ModelError for what
-    the server does not have. Raises OptionError for what is no address.
+    Nothing is sent yet: the first call raises ServerUnreachableError where nobody answers, ModelError for what a
+    server does not have, and SpaceMismatchError where servers would make different vectors. Raises OptionError for
+    what is no address, for none, and for one that is there twice.
     """
+    from q3e_local.errors import OptionError
     from q3e_local.models.catalog import DEFAULT_MODEL
     from q3e_local.models.names import served_as
+
+    name = served_as(os.fspath(DEFAULT_MODEL if model is None else model))
+    addresses = [server] if isinstance(server, str) else list(server)
+    if not addresses:
+        raise OptionError("connect takes a server's address, or several; got none")
+    if len(addresses) > 1:
+        from q3e_local.remote.fleet import Fleet
+
+        return Fleet(addresses, name)
     from q3e_local.remote.connection import Server
     from q3e_local.remote.embedder import RemoteEmbedder
 
-    return RemoteEmbedder(Server(server), served_as(os.fspath(DEFAULT_MODEL if model is None else model)))
+    return RemoteEmbedder(Server(addresses[0]), name)
 
 
 def load_reranker(

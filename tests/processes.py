@@ -101,6 +101,7 @@ SLOW = {
     "reading/test_broken.py",
     "reading/test_records.py::test_chinese_far_behind_the_beginning_of_a_file_is_found",
     "reading/test_sections.py",
+    "remote/test_fleet.py",
     "remote/test_tokens.py",
     "scripts/test_compare_plan.py",
     "scripts/test_make_synthetic.py",

@@ -40,11 +40,13 @@ class EyeService(FakeService):
 
     A text `wait` says `at work` on stderr and takes until the file `gate` exists; the first request with a text
     `busy` finds the queue full. The first load takes until the file `load_gate` exists, or fails with `load_error`.
+    Each text takes `text_s` seconds.
     """
 
     n_embd, n_ctx, dim_min, digest = N_EMBD, 50, 32, "fa" * 8
     n_batches = 0
     gate = load_gate = load_error = ""
+    text_s = 0.0
 
     def __init__(self, settings: Any) -> None:
         super().__init__()
@@ -58,6 +60,7 @@ class EyeService(FakeService):
             self._was_busy = True
             raise QueueFullError("the queue is full", 1)
         self.n_batches += 1
+        await asyncio.sleep(self.text_s * len(request.inputs))
         return await super().embed(request)
 
     async def wait(self) -> None:
@@ -215,8 +218,8 @@ def main() -> int:
     connection._HEADERS_S = options.pop("headers_s", connection._HEADERS_S)
     connection._STALLED_S = options.pop("stalled_s", connection._STALLED_S)
     guard.Guard.__init__.__kwdefaults__["idle_s"] = options.pop("idle_s", 20.0)
-    for name in ("gate", "load_gate", "load_error"):
-        setattr(EyeService, name, options.pop(name, ""))
+    for name in ("gate", "load_gate", "load_error", "text_s", "digest"):
+        setattr(EyeService, name, options.pop(name, getattr(EyeService, name)))
     lists = {name: tuple(value) for name, value in options.items() if isinstance(value, list)}
     make = _on_worker(Path(faulty)) if faulty else EyeService
     return run.serve(settings(options | lists, config=Path("none")), make, stop_s)

@@ -1,6 +1,7 @@
 """What turns texts into embeddings, wherever it computes: `TextModel`, and its calls for lists of texts.
 
-Knows requests and results. Leaves to its two subclasses where texts become vectors: in this process, or on a server.
+Knows requests and results. Leaves to its subclasses where texts become vectors: in this process, on a server, or on
+several.
 """
 
 from __future__ import annotations

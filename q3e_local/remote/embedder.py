@@ -17,18 +17,22 @@ from q3e_local.embedding.preparing import ResolvedOptions, check_text
 from q3e_local.embedding.request import Embedded, EmbedRequest
 from q3e_local.embedding.stream import Progress
 from q3e_local.embedding.text_model import TextModel
-from q3e_local.errors import InvalidTextError, ModelNotHereError, OptionError, Q3EError, TextError, UnknownModelError
-from q3e_local.remote.connection import Server, ServerRefusedError, ServerUnreachableError
+from q3e_local.errors import (
+    InvalidTextError,
+    ModelNotHereError,
+    OptionError,
+    Q3EError,
+    SpaceMismatchError,
+    TextError,
+    UnknownModelError,
+)
+from q3e_local.remote.connection import Cancellation, Server, ServerRefusedError, ServerUnreachableError
 from q3e_local.remote.tokens import TokenCounts, windows
-
-# A window, the texts of one request, grows and shrinks so that answers keep coming and batches stay full.
-_WINDOW_S = (1.0, 4.0)
-_WINDOW_BYTES = (4_096, 1 << 20)
-_WINDOW_TEXTS = 256
+from q3e_local.remote.window_size import TEXTS_MAX, WindowSize, size_of
 
 
 @dataclass(frozen=True)
-class _Facts:
+class Facts:
     """What the server says about its model, and about a request's options."""
 
     model: str
@@ -49,31 +53,36 @@ class RemoteEmbedder(TextModel):
     def __init__(self, server: Server, model: str) -> None:
         self._server, self._name = server, model
         self.model = model
-        self._known: dict[tuple[Any, ...], _Facts] = {}
+        self._known: dict[tuple[Any, ...], Facts] = {}
         self._counts: TokenCounts | None = None
 
     def __repr__(self) -> str:
-        return f"<RemoteEmbedder {self.model} on {self._server.name}>"
+        return f"<RemoteEmbedder {self.model} on {self.server_name}>"
+
+    @property
+    def server_name(self) -> str:
+        """The server's address."""
+        return self._server.name
 
     @property
     def loads_as(self) -> str:
         """The model's full name on the server."""
-        return self._facts().model
+        return self.facts().model
 
     @property
     def n_embd(self) -> int:
-        return self._facts().n_embd
+        return self.facts().n_embd
 
     @property
     def n_ctx_max(self) -> int:
-        return self._facts().n_ctx_max
+        return self.facts().n_ctx_max
 
     @property
     def digest(self) -> str:
-        return self._facts().digest
+        return self.facts().digest
 
     def resolve(self, request: EmbedRequest) -> ResolvedOptions:
-        return self._facts(request).resolved
+        return self.facts(request).resolved
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return self._counter().count(texts)
@@ -86,17 +95,21 @@ class RemoteEmbedder(TextModel):
         """Hang up; the server keeps its model."""
         self._server.close()
 
-    def _facts(self, request: EmbedRequest = EmbedRequest(())) -> _Facts:  # noqa: B008 (frozen)
-        """What the server says about its model and these options. Each is asked for once."""
+    def facts(
+        self,
+        request: EmbedRequest = EmbedRequest(()),  # noqa: B008 (frozen)
+        cancellation: Cancellation | None = None,
+    ) -> Facts:
+        """What the server says about its model and these options. Each is asked for once. Raises OptionError."""
         options = _options(request)
         key = tuple(sorted(options.items()))
         if key not in self._known:
-            fields = self._ask("/q3e/model", options)
+            fields = self._ask("/q3e/model", options, cancellation)
             try:
                 resolved = ResolvedOptions(
                     fields["prefix"], fields["dim"], fields["limit"], request.truncate, fields["space"]
                 )
-                self._known[key] = _Facts(
+                self._known[key] = Facts(
                     fields["model"], fields["digest"], fields["n_embd"], fields["n_ctx_max"],
                     tuple(fields["added_tokens"]), fields["max_items"], resolved,
                 )  # fmt: skip
@@ -105,36 +118,50 @@ class RemoteEmbedder(TextModel):
             self.model = self._known[key].model
         return self._known[key]
 
-    def _counter(self) -> TokenCounts:
-        if self._counts is None:
-            facts = self._facts()
-            self._counts = TokenCounts(self._count, facts.added_tokens, facts.max_items)
-        return self._counts
+    def embed_window(
+        self,
+        texts: list[str],
+        request: EmbedRequest,
+        space: str,
+        first_index: int,
+        cancellation: Cancellation | None = None,
+    ) -> list[Embedded | TextError]:
+        """A result for each of these texts, whose options are the request's. Errors count texts from `first_index`.
 
-    def _count(self, texts: list[str]) -> list[int]:
+        Raises SpaceMismatchError where the server's vectors are not of this space.
+        """
+        options, n_texts = _options(request), self.facts(cancellation=cancellation).max_items
+        return [
+            result
+            for first in range(0, len(texts), n_texts)
+            for result in self._window(
+                texts[first : first + n_texts], options, space, first_index + first, cancellation
+            )
+        ]
+
+    def count_pieces(self, texts: list[str], cancellation: Cancellation | None = None) -> list[int]:
         """How many tokens each text has, without an end token; for as many texts as the server takes at once."""
-        counts = self._ask("/q3e/tokens", {"texts": texts}).get("counts")
+        counts = self._ask("/q3e/tokens", {"texts": texts}, cancellation).get("counts")
         if not isinstance(counts, list) or len(counts) != len(texts):
             raise self._not_of_this_version()
         return counts
 
+    def _counter(self) -> TokenCounts:
+        if self._counts is None:
+            facts = self.facts()
+            self._counts = TokenCounts(self.count_pieces, facts.added_tokens, facts.max_items)
+        return self._counts
+
     def _stream(
         self, request: EmbedRequest, resolved: ResolvedOptions, progress: Progress | None
     ) -> Iterator[Embedded | TextError]:
-        options = _options(request)
         n_texts = n_tokens = 0
-        smallest, largest = _WINDOW_BYTES
-        enough_bytes = 4 * smallest
-        items_max = min(_WINDOW_TEXTS, self._facts().max_items)
-        requests = windows(request.texts, items_max, lambda: enough_bytes)
-        for texts in requests:
+        size = WindowSize()
+        items_max = min(TEXTS_MAX, self.facts().max_items)
+        for texts in windows(request.texts, items_max, lambda: size.n_bytes):
             began = time.monotonic()
-            results = self._window(texts, options, resolved.space, n_texts)
-            seconds = time.monotonic() - began
-            if seconds < _WINDOW_S[0]:
-                enough_bytes = min(enough_bytes * 2, largest)
-            elif seconds > _WINDOW_S[1]:
-                enough_bytes = max(enough_bytes // 2, smallest)
+            results = self.embed_window(texts, request, resolved.space, n_texts)
+            size.answered(sum(map(size_of, texts)), time.monotonic() - began)
             n_texts += len(results)
             n_tokens += sum(result.prompt_tokens for result in results if isinstance(result, Embedded))
             yield from results
@@ -142,7 +169,12 @@ class RemoteEmbedder(TextModel):
                 progress(n_texts, n_tokens)
 
     def _window(
-        self, texts: list[str], options: dict[str, Any], space: str, first_index: int
+        self,
+        texts: list[str],
+        options: dict[str, Any],
+        space: str,
+        first_index: int,
+        cancellation: Cancellation | None,
     ) -> list[Embedded | TextError]:
         """One result for each text. After a text that fails, the others are sent again without it."""
         results: dict[int, Embedded | TextError] = {}
@@ -153,7 +185,7 @@ class RemoteEmbedder(TextModel):
                 results[place] = error
         while places := [place for place in range(len(texts)) if place not in results]:
             try:
-                embedded = self._embedded([texts[place] for place in places], options, space)
+                embedded = self._embedded([texts[place] for place in places], options, space, cancellation)
             except TextError as error:
                 place = places[error.index]
                 results[place] = TextError(error.message, first_index + place)
@@ -161,12 +193,15 @@ class RemoteEmbedder(TextModel):
                 results.update(zip(places, embedded, strict=True))
         return [results[place] for place in range(len(texts))]
 
-    def _embedded(self, texts: list[str], options: dict[str, Any], space: str) -> list[Embedded]:
-        """A result for each text. Raises the first TextError, and ServerUnreachableError for another space."""
-        fields = self._ask("/q3e/embed", {"texts": texts, **options})
+    def _embedded(
+        self, texts: list[str], options: dict[str, Any], space: str, cancellation: Cancellation | None
+    ) -> list[Embedded]:
+        """A result for each text. Raises the first TextError, and SpaceMismatchError for another space."""
+        fields = self._ask("/q3e/embed", {"texts": texts, **options}, cancellation)
         if fields.get("space") != space:
-            raise ServerUnreachableError(
-                f"the server's model changed: its vectors were of the space {space}, now of {fields.get('space')}"
+            raise SpaceMismatchError(
+                f"the server at {self.server_name} has another model: its vectors are of the space "
+                f"{fields.get('space')}, those before of {space}"
             )
         try:
             vectors = np.frombuffer(base64.b64decode(fields["vectors"]), "<f4").astype(np.float32)
@@ -177,15 +212,15 @@ class RemoteEmbedder(TextModel):
         except (KeyError, TypeError, ValueError):
             raise self._not_of_this_version() from None
 
-    def _ask(self, path: str, fields: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, path: str, fields: dict[str, Any], cancellation: Cancellation | None = None) -> dict[str, Any]:
         """The server's answer for its model. Raises a refusal as the error that the library raises here."""
         try:
-            return self._server.ask("POST", path, {"model": self._name, **fields})
+            return self._server.ask("POST", path, {"model": self._name, **fields}, cancellation)
         except ServerRefusedError as error:
             raise _as_local(error, len(fields.get("texts", ()))) from None
 
     def _not_of_this_version(self) -> ServerUnreachableError:
-        return ServerUnreachableError(f"the server at {self._server.name} is no q3e-local of this version")
+        return ServerUnreachableError(f"the server at {self.server_name} is no q3e-local of this version")
 
 
 def _options(request: EmbedRequest) -> dict[str, Any]:

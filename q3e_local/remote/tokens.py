@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from q3e_local.embedding.cutting import Cutter
+from q3e_local.remote.window_size import size_of
 
 # Characters of all remembered words: about 20 MB of memory.
 _KNOWN_CHARACTERS = 2_000_000
@@ -60,7 +61,7 @@ def windows(texts: Iterable[str], items_max: int, enough_bytes: Callable[[], int
     n_bytes = 0
     for text in texts:
         window.append(text)
-        n_bytes += len(text.encode("utf-8", "surrogatepass"))
+        n_bytes += size_of(text)
         if n_bytes >= enough_bytes() or len(window) >= items_max:
             yield window
             window, n_bytes = [], 0

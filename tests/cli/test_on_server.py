@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -109,7 +110,7 @@ def test_a_busy_server_is_asked_again(url):
 def test_nobody_answers(command):
     result = run(*command, "--server", NOBODY)
     assert result.exit_code == 1
-    assert result.stderr == f"Error: no server answers at http://{NOBODY}; start one with: q3e-local serve\n"
+    assert result.stderr == f"Error: no server answers at http://{NOBODY}; start one with: q3e-local serve --port 9\n"
 
 
 def test_a_key_comes_from_the_environment(monkeypatch, tmp_path):
@@ -128,6 +129,17 @@ def test_a_unix_socket(tmp_path, monkeypatch):
         monkeypatch.setenv("Q3E_SERVER", f"unix:{path}")
         assert run("embed", "-m", "demo", "--text", "abc").exit_code == 0
         assert run("ps").stdout.splitlines()[1].startswith("demo")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets")
+def test_nobody_answers_at_a_unix_socket():
+    # In a process of its own: httpcore leaves a socket open that could not be connected, which warns when it goes.
+    asked = [*PROGRAM, "ps", "--server", "unix:/nowhere/a socket"]
+    said = subprocess.run(asked, capture_output=True, text=True, check=False).stderr
+    assert said == (
+        "Error: no server answers at unix:/nowhere/a socket; "
+        "start one with: q3e-local serve --unix-socket '/nowhere/a socket'\n"
+    )
 
 
 def test_ps_and_stop(url, monkeypatch):
@@ -168,6 +180,15 @@ def test_a_number_is_a_port_of_this_machine(url):
 )
 def test_which_server_a_command_asks(option, environ, address):
     assert server_address(option, environ) == address
+
+
+def test_a_command_that_asks_one_server_does_not_choose_among_several(monkeypatch):
+    monkeypatch.setenv("Q3E_SERVER", f"a:1, {NOBODY}")
+    for command in (("ps",), ("stop", "x"), ("ui", "--no-open")):
+        refused = run(*command)
+        assert (refused.exit_code, refused.stdout) == (2, "")
+        assert refused.stderr == "Error: Q3E_SERVER names 2 servers, say which: --server a:1\n"
+    assert f"no server answers at http://{NOBODY}" in run("ps", "--server", NOBODY).stderr
 
 
 # `q3e-local serve` itself.

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from q3e_local.remote.connection import Server, ServerRefusedError, ServerUnreachableError
+from q3e_local.remote.connection import Cancellation, Server, ServerRefusedError, ServerUnreachableError
 
 ANSWER = b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{"a": 1}'
 
@@ -82,6 +82,32 @@ def test_a_kept_connection_that_ended_is_followed_by_a_new_one(answering, connec
 def test_a_host_that_does_not_exist(connect):
     with pytest.raises(ServerUnreachableError, match=r"there is no host 'nobody\.invalid'; is the server's address"):
         connect("nobody.invalid").ask("GET", "/a")
+
+
+@pytest.mark.parametrize(
+    ("address", "advice"),
+    [
+        ("127.0.0.1:9", "start one with: q3e-local serve --port 9"),
+        ("localhost:13", "start one with: q3e-local serve --port 13"),
+        ("http://127.0.0.1:9/behind/a/proxy", "is the server behind it running?"),
+    ],
+)
+def test_the_advice_starts_a_server_where_one_was_looked_for(address, advice, connect):
+    with pytest.raises(ServerUnreachableError) as raised:
+        connect(address).ask("GET", "/a")
+    assert str(raised.value).startswith("no server answers at ")
+    assert str(raised.value).endswith(f"; {advice}")
+
+
+def test_a_request_can_be_ended_from_another_thread(answering, connect):
+    server, cancellation = connect(answering(None)), Cancellation()
+    timer = threading.Timer(0.3, cancellation.cancel)
+    timer.start()
+    with pytest.raises(ServerUnreachableError):
+        server.ask("GET", "/a", cancellation=cancellation)
+    timer.join()
+    with pytest.raises(ServerUnreachableError, match="cancelled"):
+        server.ask("GET", "/a", cancellation=cancellation)
 
 
 def test_no_variable_sends_texts_to_a_proxy(answering, connect, monkeypatch):

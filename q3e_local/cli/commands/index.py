@@ -123,7 +123,7 @@ def folders(
         raise OptionError("name a folder, as in: q3e-local index notes; or a command, as in: q3e-local index list")
     loaded = Loaded(options)
     run = _Run(path, folders, globs, chunk_tokens, loaded, as_json, verbose, options.quiet)
-    with stopping_cleanly(), advice_for(options.server), loaded:
+    with stopping_cleanly(), advice_for(options.servers), loaded:
         return run.watching() if watch else run.once()
 
 

@@ -179,7 +179,7 @@ def rebuild(name: str | None, db: Path | None, options: ModelOptions) -> None:
     path = places.existing(db, name, may_be_new=False)
     loaded = Loaded(options)
     started = time.perf_counter()
-    with stopping_cleanly(), places.alone(path, lambda: say_waiting(path)), advice_for(options.server), loaded:
+    with stopping_cleanly(), places.alone(path, lambda: say_waiting(path)), advice_for(options.servers), loaded:
         old = facts_of(path)
         if not loaded.is_chosen:
             raise OptionError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -53,14 +53,15 @@ def say_waiting(path: Path) -> None:
 
 
 @contextmanager
-def advice_for(server: str | None) -> Iterator[None]:
-    """Add `--server` to the command that an error within the block advises, where a server has the model."""
+def advice_for(servers: Sequence[str]) -> Iterator[None]:
+    """Add `--server` to the command that an error within the block advises, where servers have the model."""
     try:
         yield
     except SpaceMismatchError as error:
-        if not (server and error.command):
+        if not (servers and error.command):
             raise
-        raise SpaceMismatchError(error.message, f"{error.command} --server {quoted(server)}") from None
+        where = "".join(f" --server {quoted(server)}" for server in servers)
+        raise SpaceMismatchError(error.message, f"{error.command}{where}") from None
 
 
 class Loaded(ExitStack):

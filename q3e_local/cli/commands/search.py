@@ -103,7 +103,7 @@ def search(
         raise OptionError("--min-score needs scores, which --words-only does without; leave one of them out")
     reranking.check(options.server)
     file = existing(db, name)
-    with stopping_cleanly(), advice_for(options.server), ExitStack() as stack:
+    with stopping_cleanly(), advice_for(options.servers), ExitStack() as stack:
         database = stack.enter_context(Database.open(file))
         embedder: TextModel | None = None
         if mode != "words":

@@ -19,6 +19,7 @@ from q3e_local.cli.computing.engine_options import EngineOptions, explained
 from q3e_local.cli.computing.loading import in_use, load, load_reranker
 from q3e_local.cli.option_groups import Decorator, group
 from q3e_local.cli.progress import status
+from q3e_local.cli.terminal import say
 from q3e_local.embedding.request import DIM_MIN, EmbedRequest
 from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import ModelError, OptionError
@@ -27,6 +28,8 @@ from q3e_local.models.catalog import DEFAULT_MODEL
 from q3e_local.models.kinds import DEFAULT_RERANKER
 from q3e_local.models.names import Names
 from q3e_local.reranking.reranker import Reranker
+from q3e_local.wording.address import unquoted
+from q3e_local.wording.counts import counted
 
 RERANKER_VARIABLE = "Q3E_RERANKER"
 
@@ -58,9 +61,19 @@ cache_option = click.option(
     "--cache/--no-cache", "cache", default=None,
     help="Keep vectors for the next time, and use those kept: q3e-local cache. [env: Q3E_CACHE] [default: cache]",
 )  # fmt: skip
+
+
+class _Addresses(click.types.StringParamType):
+    """Where a server is. The variable has commas between several; spaces may be part of a socket's path."""
+
+    envvar_list_splitter = ","
+
+
 server_option = click.option(
-    "--server", envvar="Q3E_SERVER", show_envvar=True, metavar="URL",
-    help="Let this running server compute, such as http://127.0.0.1:11434; files and indexes stay here.",
+    "--server", "servers", multiple=True, envvar="Q3E_SERVER", show_envvar=True, metavar="URL", type=_Addresses(),
+    callback=lambda ctx, parameter, values: tuple(filter(None, map(unquoted, values))),
+    help="Let this running server compute, such as http://127.0.0.1:11434; files and indexes stay here. Named again, "
+    "several share the texts.",
 )  # fmt: skip
 loading_options = group(offline_option, cache_option, server_option)
 kind_option = click.option(
@@ -76,11 +89,16 @@ class ModelOptions:
 
     model: str | None = None  # None: the index's
     dim: int | None = None
-    server: str | None = None
+    servers: tuple[str, ...] = ()  # none: a model in this process
     offline: bool = False
     quiet: bool = False
     cache: bool | None = None
     engine: EngineOptions = EngineOptions()  # noqa: RUF009 (frozen)
+
+    @property
+    def server(self) -> str | None:
+        """The first server, which does what is not shared out; None where this process computes."""
+        return self.servers[0] if self.servers else None
 
     def check_dim(self) -> None:
         """Refuse, before anything is loaded, a dim that the model's card rules out. Raises OptionError."""
@@ -102,13 +120,15 @@ class ModelOptions:
         """
         assert self.model is not None
         with explained(self.engine):
-            if self.server:
-                model: TextModel = self._on_server(self.model, self.server, may_explain=for_a_question)
+            if self.servers:
+                model: TextModel = self._on_servers(self.model, may_explain=for_a_question)
             else:
                 self.check_dim()
                 model = load(self.model, self.offline, self.quiet, **self._settings(not for_a_question))
             with in_use(model):
                 yield model
+            if len(self.servers) > 1 and (self.engine.explain if for_a_question else not self.quiet):
+                _say_shares(model)
 
     @contextmanager
     def reranker_opened(self, *, for_a_question: bool = False) -> Iterator[Reranker]:
@@ -125,11 +145,12 @@ class ModelOptions:
 
     def check(self, model: TextModel, request: EmbedRequest) -> None:
         """Raise OptionError, before an output is opened, for what the model cannot do. A server may load it."""
-        with status("waiting for the server", self.quiet) if self.server else nullcontext():
+        what = "waiting for the servers" if len(self.servers) > 1 else "waiting for the server"
+        with status(what, self.quiet) if self.servers else nullcontext():
             model.check(request)
 
-    def _on_server(self, model: str, server: str, *, may_explain: bool) -> TextModel:
-        """A server's model. A file stands for the model that the server has under the file's name."""
+    def _on_servers(self, model: str, *, may_explain: bool) -> TextModel:
+        """The servers' model. A file stands for the model that a server has under the file's name."""
         if self.cache is not None:
             raise OptionError("--cache and --no-cache are for a model in this process; the server has its own")
         has_settings = any(value is not None for value in self.engine.config.values())
@@ -137,4 +158,13 @@ class ModelOptions:
             raise OptionError(
                 "--threads, --explain and their like are for a model in this process; the server has its own"
             )
-        return q3e_local.connect(server, model)
+        return q3e_local.connect(self.servers, model)
+
+
+def _say_shares(model: TextModel) -> None:
+    """Say how many texts each of several servers embedded."""
+    from q3e_local.remote.fleet import Fleet
+
+    if isinstance(model, Fleet):
+        shares = (f"{counted(n, 'text')} by {name}" for name, n in model.n_texts_by_server.items())
+        say(", ".join(shares))
