@@ -30,7 +30,8 @@ _HOMES = {
     "Engine": "embedding.engine",
     "EngineConfig": "embedding.engine",
     "Progress": "embedding.stream",
-    "Ranked": "reranking.reranker",
+    "RankModel": "reranking.rank_model",
+    "Ranked": "reranking.rank_model",
     "RankRequest": "reranking.preparing",
     "Reranker": "reranking.reranker",
     "Q3EError": "errors",
@@ -54,11 +55,12 @@ if TYPE_CHECKING:  # the same for type checkers; `as` makes a name public
     from q3e_local.models.installed import Located
     from q3e_local.models.kinds import DEFAULT_RERANKER as DEFAULT_RERANKER
     from q3e_local.reranking.preparing import RankRequest as RankRequest
-    from q3e_local.reranking.reranker import Ranked as Ranked
+    from q3e_local.reranking.rank_model import Ranked as Ranked
+    from q3e_local.reranking.rank_model import RankModel as RankModel
     from q3e_local.reranking.reranker import Reranker as Reranker
     from q3e_local.search.index import VectorIndex as VectorIndex
 else:
-    __all__ = [*_HOMES, "connect", "load", "load_reranker"]
+    __all__ = [*_HOMES, "connect", "connect_reranker", "load", "load_reranker"]
 
 
 def load(
@@ -102,6 +104,19 @@ def connect(server: str, model: str | os.PathLike[str] | None = None) -> TextMod
     from q3e_local.remote.embedder import RemoteEmbedder
 
     return RemoteEmbedder(Server(server), served_as(os.fspath(DEFAULT_MODEL if model is None else model)))
+
+
+def connect_reranker(server: str, model: str | os.PathLike[str] | None = None) -> RankModel:
+    """A reranker that a running q3e-local server has; None is DEFAULT_RERANKER. It has the calls of a Reranker.
+
+    `server`, the model's name and the errors are those of `connect`.
+    """
+    from q3e_local.models.kinds import DEFAULT_RERANKER
+    from q3e_local.models.names import served_as
+    from q3e_local.remote.connection import Server
+    from q3e_local.remote.reranker import RemoteReranker
+
+    return RemoteReranker(Server(server), served_as(os.fspath(DEFAULT_RERANKER if model is None else model)))
 
 
 def load_reranker(
@@ -167,4 +182,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*_HOMES, "connect", "load", "load_reranker"])
+    return sorted([*_HOMES, "connect", "connect_reranker", "load", "load_reranker"])

@@ -251,8 +251,8 @@ def test_starting_loads_nothing_heavy(what):
 def test_the_public_names_are_these():
     assert set(q3e_local.__all__) == {
         "DEFAULT_MODEL", "DEFAULT_RERANKER", "EmbedRequest", "EmbedResult", "Embedded", "Embedder", "Engine",
-        "EngineConfig", "Progress", "Q3EError", "RankRequest", "Ranked", "Reranker", "TextModel", "VectorIndex",
-        "connect", "load", "load_reranker",
+        "EngineConfig", "Progress", "Q3EError", "RankModel", "RankRequest", "Ranked", "Reranker", "TextModel",
+        "VectorIndex", "connect", "connect_reranker", "load", "load_reranker",
     }  # fmt: skip
     assert all(getattr(q3e_local, name) is not None for name in q3e_local.__all__)
 

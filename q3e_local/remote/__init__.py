@@ -1,1 +1,1 @@
-"""A running q3e-local server in place of a model in this process: `connection`, `embedder` and `tokens`."""
+"""A running q3e-local server in place of a model in this process: `embedder` and `reranker`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ import pytest
 import rerankers
 from command import assert_refused, failed, run, write
 from fake_reranker import FakeRerankEngine
+from fake_service import FakeService, served
 from paths import TESTS
 from screen import on_screen
 
 from q3e_local.cache.choose import open_cache
+from q3e_local.reranking.rank_model import probability as sigmoid
 from q3e_local.reranking.reranker import Reranker
-from q3e_local.reranking.reranker import probability as sigmoid
 
 LINES = "no??\nyes!!!\nperhaps!\n"
 
@@ -213,6 +214,34 @@ def test_ctrl_c_ends_with_130_and_says_where_it_goes_on(fake):
     assert result.stderr == f"Interrupted: what was read is in the cache; go on with: {command}\n"
     assert run("rerank", "who?", "--lines", "lines.txt", "--no-cache").stderr == "Interrupted.\n"
     assert fake["engine"].closed
+
+
+# On a server
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """A server whose reranker `judge` gives the number of times that a document has the question, less 1."""
+    with served(FakeService(), max_items=2) as client:
+        yield str(client.base_url).rstrip("/")
+
+
+def test_a_server_ranks(fake, url):
+    documents = ("--text", "a", "--text", "who? who? who?", "--text", "who?")
+    result = run("rerank", "who?", *documents, "-m", "judge", "--server", url)
+    assert "engine" not in fake
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(one["index"], one["logit"], one["tokens"]) for one in found] == [(1, 2, 19), (2, 0, 9), (0, -1, 6)]
+    assert [one["score"] for one in found] == pytest.approx([sigmoid(2), 0.5, sigmoid(-1)])
+    assert ", by judge, " in result.stderr
+
+
+def test_what_is_for_a_model_in_this_process_does_not_go_with_a_server(fake, url):
+    on = ("rerank", "who?", "--text", "a", "-m", "judge", "--server", url)
+    assert_refused([*on, "--no-cache"], 2, ["the server has its own"])
+    assert_refused([*on, "--threads", "2"], 2, ["the server has its own"])
+    assert_refused(["rerank", "q" * 200, *on[2:]], 2, ["the query has 201 tokens, the limit is 100"])
+    assert "no server answers at http://127.0.0.1:9" in failed(*on[:-1], "127.0.0.1:9")
 
 
 # Models that are no rerankers

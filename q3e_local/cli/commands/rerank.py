@@ -17,6 +17,7 @@ from q3e_local.cli.computing.model_options import (
     offline_option,
     quiet_option,
     reranker_option,
+    server_option,
 )
 from q3e_local.cli.exit_codes import DONE, SKIPPED
 from q3e_local.cli.option_groups import as_one
@@ -29,7 +30,8 @@ from q3e_local.cli.writing.show import print_json
 from q3e_local.embedding.prompts import TASKS
 from q3e_local.errors import InputError, OptionError, TextError
 from q3e_local.reranking.preparing import RankRequest
-from q3e_local.reranking.reranker import Ranked, Reranker
+from q3e_local.reranking.rank_model import Ranked, RankModel
+from q3e_local.reranking.reranker import Reranker
 from q3e_local.wording.counts import counted
 
 _NAMED_AT_MOST = 100  # documents that were skipped
@@ -49,6 +51,7 @@ _CUT_NAMED_AT_MOST = 5
 @click.option("--json", "as_json", is_flag=True, help="JSON Lines, as in a pipe; on a terminal the default is text.")
 @offline_option
 @cache_option
+@server_option
 @click.option("--skip-errors", is_flag=True, help="Go on without a document that fails, list it, and exit 3.")
 @engine_options
 @quiet_option
@@ -93,7 +96,7 @@ def rerank(
 
 
 def _ranked(
-    reranker: Reranker,
+    reranker: RankModel,
     request: RankRequest,
     items: Sequence[tuple[int, Item]],
     skip: bool,
@@ -121,9 +124,10 @@ def _ranked(
     return ranked
 
 
-def _what_is_kept(reranker: Reranker) -> str:
+def _what_is_kept(reranker: RankModel) -> str:
     """Where a run that was interrupted goes on."""
-    return "" if reranker.cache is None else f"what was read is in the cache; go on with: {again()}"
+    has_cache = isinstance(reranker, Reranker) and reranker.cache is not None
+    return "" if not has_cache else f"what was read is in the cache; go on with: {again()}"
 
 
 def _print(best: Sequence[Ranked], items: Sequence[tuple[int, Item]], is_text: bool) -> None:

@@ -26,7 +26,7 @@ from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.models.catalog import DEFAULT_MODEL
 from q3e_local.models.kinds import DEFAULT_RERANKER
 from q3e_local.models.names import Names
-from q3e_local.reranking.reranker import Reranker
+from q3e_local.reranking.rank_model import RankModel
 
 RERANKER_VARIABLE = "Q3E_RERANKER"
 
@@ -103,7 +103,8 @@ class ModelOptions:
         assert self.model is not None
         with explained(self.engine):
             if self.server:
-                model: TextModel = self._on_server(self.model, self.server, may_explain=for_a_question)
+                self._check_for_server(may_explain=for_a_question)
+                model: TextModel = q3e_local.connect(self.server, self.model)
             else:
                 self.check_dim()
                 model = load(self.model, self.offline, self.quiet, **self._settings(not for_a_question))
@@ -111,11 +112,15 @@ class ModelOptions:
                 yield model
 
     @contextmanager
-    def reranker_opened(self, *, for_a_question: bool = False) -> Iterator[Reranker]:
-        """The reranker of this name in this process, as `opened` opens an embedding model."""
+    def reranker_opened(self, *, for_a_question: bool = False) -> Iterator[RankModel]:
+        """The reranker of this name, in this process or on the server, as `opened` opens an embedding model."""
         assert self.model is not None
         with explained(self.engine):
-            model = load_reranker(self.model, self.offline, self.quiet, **self._settings(not for_a_question))
+            if self.server:
+                self._check_for_server(may_explain=for_a_question)
+                model: RankModel = q3e_local.connect_reranker(self.server, self.model)
+            else:
+                model = load_reranker(self.model, self.offline, self.quiet, **self._settings(not for_a_question))
             with in_use(model):
                 yield model
 
@@ -128,8 +133,8 @@ class ModelOptions:
         with status("waiting for the server", self.quiet) if self.server else nullcontext():
             model.check(request)
 
-    def _on_server(self, model: str, server: str, *, may_explain: bool) -> TextModel:
-        """A server's model. A file stands for the model that the server has under the file's name."""
+    def _check_for_server(self, *, may_explain: bool) -> None:
+        """Raise OptionError for options that a server's model does not have."""
         if self.cache is not None:
             raise OptionError("--cache and --no-cache are for a model in this process; the server has its own")
         has_settings = any(value is not None for value in self.engine.config.values())
@@ -137,4 +142,3 @@ class ModelOptions:
             raise OptionError(
                 "--threads, --explain and their like are for a model in this process; the server has its own"
             )
-        return q3e_local.connect(server, model)

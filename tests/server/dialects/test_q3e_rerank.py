@@ -20,7 +20,7 @@ from served_indexes import search
 from servers import answers_by_schema
 
 from q3e_local import VectorIndex
-from q3e_local.reranking.reranker import probability
+from q3e_local.reranking.rank_model import probability
 from q3e_local.search.database.records import Chunk
 from q3e_local.server.errors import QueueFullError
 from q3e_local.server.service import RankResult, RankServiceRequest
