@@ -11,7 +11,7 @@ export CMAKE_ARGS := -DLLAVA_BUILD=OFF $(CMAKE_ARGS)
 # pip compiles it as well. Here it is compiled again when a source has changed, and without a compiler all goes on.
 KERNELS := q3e_local/llama/kernels/q3e_kernels.so
 
-.PHONY: demo test quick one check check-kernels integrations format kernels clean
+.PHONY: demo test quick one check check-kernels integrations frameworks format kernels clean
 
 demo: $(VENV)/.ready $(wildcard $(KERNELS))
 	@echo "Embedding examples/notes with the demo model, which ships with the program: nothing is downloaded."
@@ -41,13 +41,16 @@ check-kernels:
 	$(PYTHON) kernels/check/run.py
 
 # Clients of other servers against a server of ours stand in an environment of their own, without the program. mteb
-# stands in another with the program, which it calls as a library, and so do LangChain and llm; pip has what llama.cpp
-# was compiled to.
+# stands in another with the program, which it calls as a library, and the frameworks whose classes we have stand in a
+# third; pip has what llama.cpp was compiled to.
 IN_INTEGRATIONS := -m pytest --confcutdir tests/integrations -W ignore
 WITH_PROGRAM := tests/integrations/mteb tests/integrations/frameworks
-integrations: $(VENV)/.ready-dev $(CLIENTS)/.ready $(MTEB)/.ready $(FRAMEWORKS)/.ready
+integrations: frameworks $(VENV)/.ready-dev $(CLIENTS)/.ready $(MTEB)/.ready
 	Q3E_PYTHON=$(BIN)/python $(CLIENTS)/bin/python $(IN_INTEGRATIONS) $(WITH_PROGRAM:%=--ignore %) tests/integrations
 	Q3E_PYTHON=$(BIN)/python $(MTEB)/bin/python $(IN_INTEGRATIONS) tests/integrations/mteb
+
+# The part that CI runs too.
+frameworks: $(FRAMEWORKS)/.ready
 	$(FRAMEWORKS)/bin/python $(IN_INTEGRATIONS) tests/integrations/frameworks
 
 $(CLIENTS)/.ready: tests/integrations/requirements.txt
