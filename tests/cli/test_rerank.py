@@ -197,10 +197,40 @@ def test_a_blank_document_is_told_before_a_model_is_loaded(fake):
     rows = "n;text\n1;yes!\n2;\n"
     result = run("rerank", "who?", "--csv", "text", "--id", "n", input=rows)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "2 has no text in it (stdin:3); go on without it: --skip-errors" in result.stderr
+    assert "2 has no text in it (stdin:3); leave blank texts out with --blank skip" in result.stderr
     assert "engine" not in fake
     skipping = run("rerank", "who?", "--csv", "text", "--id", "n", "--skip-errors", input=rows)
     assert (skipping.exit_code, len(skipping.stdout.splitlines())) == (3, 1)
+
+
+def test_blank_documents_are_left_out_where_that_is_asked_for(fake):
+    rows = "n,text\n1,yes!\n2,\n3,  \n4,no?\n"
+    asked = ("rerank", "who?", "--csv", "text", "--id", "n")
+    result = run(*asked, "--blank", "skip", input=rows)
+    assert (result.exit_code, [json.loads(line)["id"] for line in result.stdout.splitlines()]) == (0, ["1", "4"])
+    assert [json.loads(line)["index"] for line in result.stdout.splitlines()] == [0, 3]
+    assert result.stderr.endswith("\n2 blank documents left out\n")
+    assert run(*asked, "--blank", "skip", "-q", input=rows).stderr == ""
+    for options in ((), ("--blank", "error")):
+        said = run(*asked, *options, input=rows).stderr
+        assert said == "Error: 2 of 4 texts are blank: 2, 3; leave blank texts out with --blank skip\n"
+    said = run(*asked, "--blank", "skip", input="n,text\n1,\n").stderr
+    assert said == "Error: there are no texts in the input: all of them are blank\n"
+    assert_refused([*asked, "--blank", "zeros"], 2, ["'zeros' is not one of 'skip', 'error'"])
+
+
+def test_fields_that_are_kept_stand_behind_the_others(fake):
+    lines = '{"t": "no?", "who": "ann", "when": {"day": 3}}\n{"t": "yes!", "who": null}\n'
+    first, second = ranked("--jsonl", "t", "--keep", "who,when", input=lines)
+    assert list(first)[-3:] == ["text", "who", "when"]
+    assert (first["who"], first["when"], second["who"], second["when"]) == (None, None, "ann", {"day": 3})
+    (row,) = ranked("--csv", "t", "--keep", "date", input="t,date\nyes!,2026-11-30\n")
+    assert row["date"] == "2026-11-30"
+    assert "no record has the field 'city' to keep" in run(
+        "rerank", "who?", "--jsonl", "t", "--keep", "city", input=lines
+    ).stderr  # fmt: skip
+    assert_refused(["rerank", "q", "--jsonl", "t", "--keep", "score"], 2, ["a field 'score' already"])
+    assert_refused(["rerank", "q", "--text", "a", "--keep", "who"], 2, ["--keep needs --jsonl or --csv"])
 
 
 def test_ctrl_c_ends_with_130_and_says_where_it_goes_on(fake):
