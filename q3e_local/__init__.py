@@ -29,13 +29,15 @@ _HOMES = {
     "Engine": "embedding.engine",
     "EngineConfig": "embedding.engine",
     "Progress": "embedding.stream",
-    "Ranked": "reranking.reranker",
+    "RankModel": "reranking.rank_model",
+    "Ranked": "reranking.rank_model",
     "RankRequest": "reranking.preparing",
     "Reranker": "reranking.reranker",
     "Q3EError": "errors",
     "TextModel": "embedding.text_model",
     "VectorIndex": "search.index",
     "connect": "opening",
+    "connect_reranker": "opening",
     "load": "opening",
     "load_reranker": "opening",
 }
@@ -54,10 +56,12 @@ if TYPE_CHECKING:  # the same for type checkers; `as` makes a name public
     from q3e_local.models.catalog import DEFAULT_MODEL as DEFAULT_MODEL
     from q3e_local.models.kinds import DEFAULT_RERANKER as DEFAULT_RERANKER
     from q3e_local.opening import connect as connect
+    from q3e_local.opening import connect_reranker as connect_reranker
     from q3e_local.opening import load as load
     from q3e_local.opening import load_reranker as load_reranker
     from q3e_local.reranking.preparing import RankRequest as RankRequest
-    from q3e_local.reranking.reranker import Ranked as Ranked
+    from q3e_local.reranking.rank_model import Ranked as Ranked
+    from q3e_local.reranking.rank_model import RankModel as RankModel
     from q3e_local.reranking.reranker import Reranker as Reranker
     from q3e_local.search.index import VectorIndex as VectorIndex
 else:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from q3e_local.gguf.model_kind import ModelKind
     from q3e_local.llama.engine import LlamaEngine
     from q3e_local.models.installed import Located
+    from q3e_local.reranking.rank_model import RankModel
     from q3e_local.reranking.reranker import Reranker
 
 
@@ -74,6 +75,19 @@ def connect(server: str | Sequence[str], model: str | os.PathLike[str] | None = 
     from q3e_local.remote.embedder import RemoteEmbedder
 
     return RemoteEmbedder(Server(addresses[0]), name)
+
+
+def connect_reranker(server: str, model: str | os.PathLike[str] | None = None) -> RankModel:
+    """A reranker that a running q3e-local server has; None is DEFAULT_RERANKER. It has the calls of a Reranker.
+
+    `server` is a single address; the model's name and the errors are those of `connect`.
+    """
+    from q3e_local.models.kinds import DEFAULT_RERANKER
+    from q3e_local.models.names import served_as
+    from q3e_local.remote.connection import Server
+    from q3e_local.remote.reranker import RemoteReranker
+
+    return RemoteReranker(Server(server), served_as(os.fspath(DEFAULT_RERANKER if model is None else model)))
 
 
 def load_reranker(

@@ -75,6 +75,16 @@ def test_evaluate(output):
     assert half.endswith(" worse")
 
 
+def test_evaluate_without_its_index_or_its_questions_is_a_sentence(output):
+    for arguments, said in (
+        ((str(ROOT / "docs" / "eval" / "questions.jsonl"),), "notes.q3e"),
+        (("nowhere.jsonl",), "nowhere.jsonl"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            output("evaluate.py", *arguments)
+        assert re.match(f"Error: .*{said}", str(stopped.value.code))
+
+
 def test_openai_client(output, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "*")
     settings = {"models": ("demo",)}

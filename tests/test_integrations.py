@@ -15,6 +15,10 @@ from q3e_local.errors import MissingPackageError
     [
         ("mteb", "mteb", "mteb", "mteb"),
         ("langchain", "langchain_core", "langchain-core", "langchain-core"),
+        ("chroma", "chromadb", "chromadb", "chromadb"),
+        ("haystack", "haystack", "haystack-ai", "haystack-ai"),
+        ("lancedb", "lancedb", "lancedb", "lancedb"),
+        ("llama_index", "llama_index", "llama-index-core", "llama-index-core"),
         ("llm", "llm", "llm", "llm"),
         ("sklearn", "sklearn", "scikit-learn", r"'q3e-local\[analysis\]'"),
     ],

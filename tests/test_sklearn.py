@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 from command import expected
+from fake_service import served
 from paths import ROOT
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
@@ -15,6 +16,8 @@ from sklearn.pipeline import make_pipeline
 
 from q3e_local.errors import ModelNotHereError, OptionError
 from q3e_local.integrations.sklearn import Q3ETransformer
+from q3e_local.server.local.local_service import LocalService
+from q3e_local.server.settings import ServerSettings
 
 ANIMALS = ["The cat sleeps.", "A dog barks at the cat.", "The bird sings.", "Our horse eats hay.", "The dog runs."]
 MONEY = ["Prices fell in May.", "The budget is small.", "We pay the invoice.", "The bank lends money.", "Rent rises."]
@@ -59,6 +62,15 @@ def test_one_text_and_a_model_that_is_not_here_are_told():
         Q3ETransformer("demo").transform("a text")
     with pytest.raises(ModelNotHereError, match="q3e-local pull qwen3-embedding:8b"):
         Q3ETransformer("qwen3-embedding:8b").transform(["a"])
+
+
+def test_a_server_computes():
+    with served(LocalService(ServerSettings(models=("demo",)))) as client:
+        made = Q3ETransformer("demo", dim=64, server=str(client.base_url))
+        assert np.allclose(made.transform(TEXTS), expected(TEXTS, dim=64).vectors, atol=1e-5)
+        assert clone(made).get_params()["server"] == str(client.base_url)
+    with pytest.raises(OptionError, match="cache is for a model in this process"):
+        Q3ETransformer("demo", server="localhost", cache=True).transform(TEXTS)
 
 
 def test_the_lines_of_the_page_run(capsys):

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from q3e_local.evaluation.columns import Column
+from q3e_local.evaluation.columns import Column, told_apart
 from q3e_local.evaluation.comparing import ColumnState, as_stored, bytes_of
 from q3e_local.evaluation.data import Questions
 from q3e_local.evaluation.embedding import ModelVectors, Names, Progress, counting
@@ -55,7 +55,9 @@ def asked(
             asker, seconds = _asker(column, vectors, passages, judged, reranker)
             run = asker.run(judged, counting(progress, what))
             answered[column] = _Answered(asker.column, run, run.seconds + seconds)
-    results = _results([answered[column] for column in columns], judged, agree)
+    known = told_apart(columns, [answered[column].column for column in columns])
+    in_order = [replace(answered[column], column=shown) for column, shown in zip(columns, known, strict=True)]
+    results = _results(in_order, judged, agree)
     what = f"{counted(len(judged), 'question')}, {counted(len(passages.entries), 'passage')} of {passages.name}"
     return Evaluation(what + by_model(results), "question", len(judged), results, tuple(notes))
 

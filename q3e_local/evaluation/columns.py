@@ -6,7 +6,7 @@ Knows names of choices; nothing of how a column is computed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import product
 
 from q3e_local.embedding.prompts import TASKS
@@ -113,6 +113,17 @@ def names(columns: Sequence[Column]) -> tuple[str, ...]:
         if len({getattr(column, name) for column in having}) > 1:
             varying.append(name)
     return tuple(", ".join(_words(column, varying or ["model", "mode"])) for column in columns)
+
+
+def told_apart(asked: Sequence[Column], known: Sequence[Column]) -> tuple[Column, ...]:
+    """The known columns, whose models have their own names; models that share one get those that were asked for."""
+    names: dict[str | None, set[str | None]] = {}
+    for column, of_model in zip(asked, known, strict=True):
+        names.setdefault(of_model.model, set()).add(column.model)
+    return tuple(
+        replace(of_model, model=column.model or of_model.model) if len(names[of_model.model]) > 1 else of_model
+        for column, of_model in zip(asked, known, strict=True)
+    )
 
 
 def _words(column: Column, varying: Sequence[str]) -> list[str]:

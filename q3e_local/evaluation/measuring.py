@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from q3e_local.errors import OptionError
-from q3e_local.evaluation.columns import Column
+from q3e_local.evaluation.columns import Column, told_apart
 from q3e_local.evaluation.comparing import as_stored, bytes_of
 from q3e_local.evaluation.embedding import Names, Progress, counting
 from q3e_local.evaluation.intervals import Values
@@ -46,9 +46,11 @@ def measured(task: Task, columns: Sequence[Column], models: Models, progress: Pr
         done[column] = _Measured(known, dim, values, vectors.seconds(request))
     first = done[columns[0]]
     results = []
-    for each in (done[column] for column in columns):
+    in_order = [done[column] for column in columns]
+    shown = told_apart(columns, [each.column for each in in_order])
+    for column, each in zip(shown, in_order, strict=True):
         differences = {} if each is first else {task.measure: task.difference(each.values, first.values)}
         n_bytes = bytes_of(each.dim, each.column.dtype)
         measures = {task.measure: task.value(each.values)}
-        results.append(ColumnResult(each.column, measures, differences, each.seconds, n_bytes))
+        results.append(ColumnResult(column, measures, differences, each.seconds, n_bytes))
     return Evaluation(about + by_model(results), task.item, task.n_items, tuple(results), tuple(notes))

@@ -4,17 +4,18 @@
     llm embed-multi notes --files ~/notes '*.md' -m q3e-local/demo
 
 `llm` does not tell questions and documents apart. A model's name embeds documents, and the same name with `-query`
-behind it questions. Knows llm's plugin hooks, and embedders by their public calls.
+behind it questions. With `Q3E_SERVER`, a running server computes. Knows llm's plugin hooks, and embedders by their
+public calls.
 """
 
 from __future__ import annotations
 
-import atexit
+import os
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
 
-from q3e_local import Embedder, EmbedRequest, load
+from q3e_local import EmbedRequest
 from q3e_local.errors import MissingPackageError, Q3EError
+from q3e_local.integrations import by_name
 
 try:
     import llm
@@ -46,16 +47,8 @@ class Q3EModel(llm.EmbeddingModel):
     def embed_batch(self, items: Iterable[str | bytes], *, key: str | None = None) -> Iterator[list[float]]:
         """A vector for each text. Raises llm.ModelError where the model is not here or cannot embed a text."""
         try:
-            vectors = _loaded(self.name).embed(EmbedRequest([str(item) for item in items])).vectors
+            model = by_name.embedder(self.name, os.environ.get("Q3E_SERVER"))
+            vectors = model.embed(EmbedRequest([str(item) for item in items])).vectors
         except Q3EError as error:
             raise llm.ModelError(str(error)) from error
         yield from vectors.tolist()
-
-
-@cache
-def _loaded(name: str) -> Embedder:
-    return load(name)
-
-
-# Models that are left are freed here, while llama.cpp is still there to free them.
-atexit.register(_loaded.cache_clear)

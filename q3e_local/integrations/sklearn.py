@@ -12,16 +12,15 @@ Knows scikit-learn's protocol of estimators, and embedders by their public calls
 
 from __future__ import annotations
 
-import atexit
 from collections.abc import Iterable
-from functools import cache as kept
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local import DEFAULT_MODEL, Embedder, EmbedRequest, load
+from q3e_local import DEFAULT_MODEL, EmbedRequest, TextModel
 from q3e_local.errors import MissingPackageError, OptionError
+from q3e_local.integrations import by_name
 
 try:
     from sklearn.base import BaseEstimator, TransformerMixin
@@ -33,8 +32,8 @@ class Q3ETransformer(TransformerMixin, BaseEstimator):
     """Texts to vectors: float32 (n_texts, dim), rows of length 1. There is nothing to fit.
 
     The parameters are names and numbers, so that it can be cloned, searched over and pickled. The model is loaded at
-    the first text, shared by all transformers that name it, and stays until the program ends. `task`, `instruction`
-    and `kind` are those of EmbedRequest.
+    the first text, or with `server` a running server computes; it is shared by all that name it, and stays until the
+    program ends. `task`, `instruction` and `kind` are those of EmbedRequest.
     """
 
     def __init__(
@@ -46,9 +45,10 @@ class Q3ETransformer(TransformerMixin, BaseEstimator):
         task: str | None = None,
         instruction: str | None = None,
         truncate: bool = False,
+        server: str | None = None,
         cache: bool | str | None = None,
     ) -> None:
-        self.model, self.dim, self.kind, self.cache = model, dim, kind, cache
+        self.model, self.dim, self.kind, self.server, self.cache = model, dim, kind, server, cache
         self.task, self.instruction, self.truncate = task, instruction, truncate
 
     def fit(self, X: Iterable[str], y: Any = None) -> Self:  # noqa: N803 - scikit-learn's name
@@ -59,11 +59,11 @@ class Q3ETransformer(TransformerMixin, BaseEstimator):
         if isinstance(X, str | bytes):
             raise OptionError("X must be a list of texts, got one text; put it in a list")
         request = EmbedRequest([*X], self.kind, self.task, self.instruction, self.dim, self.truncate)
-        return _loaded(self.model, self.cache).embed(request).vectors
+        return self._embedder().embed(request).vectors
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """`q3etransformer0`, `q3etransformer1`, and so on: a name for each number of a vector."""
-        dim = _loaded(self.model, self.cache).dim(EmbedRequest((), dim=self.dim))
+        dim = self._embedder().dim(EmbedRequest((), dim=self.dim))
         return np.array([f"q3etransformer{place}" for place in range(dim)], dtype=object)
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -74,11 +74,5 @@ class Q3ETransformer(TransformerMixin, BaseEstimator):
         tags.requires_fit, tags.input_tags.string, tags.input_tags.two_d_array = False, True, False
         return tags
 
-
-@kept
-def _loaded(model: str, cache: bool | str | None) -> Embedder:
-    return load(model, cache=cache)
-
-
-# Models that are left are freed here, while llama.cpp is still there to free them.
-atexit.register(_loaded.cache_clear)
+    def _embedder(self) -> TextModel:
+        return by_name.embedder(self.model, self.server, self.cache)

@@ -32,6 +32,7 @@ class Owner:
         self.stopping = False
         self.is_letting_in = False  # a batch is computed between two steps of a long text
         self._clock = clock
+        self._is_closed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="q3e-llama")
         self._batches: deque[Callable[[], None]] = deque()
         self._latest_s = 0.0  # how long the latest batch took
@@ -97,14 +98,26 @@ class Owner:
             raise EngineError("the engine was closed while it worked")
 
     def close(self, last: Callable[[], None]) -> None:
-        """Stop what runs, then run `last` on the thread. Closing twice is fine, and runs it once."""
+        """Stop what runs, then run `last` on the thread. Closing twice is fine, and runs it once.
+
+        Python ends the threads of all pools before it calls what `atexit` has: from there, `last` runs here.
+        """
         self.stopping = True
-        with suppress(EngineError):
-            self.do(last)
+        if self._is_closed:
+            return
+        try:
+            ended = self._submit(last)
+        except EngineError:  # the thread is gone, and with it all that could be at work
+            last()
+        else:
+            with suppress(EngineError):
+                _result(ended)
+        self._is_closed = True
         self._thread.shutdown()
 
     def abandon(self) -> None:
         """Let the thread end, without waiting for it."""
+        self._is_closed = True
         self._thread.shutdown(wait=False)
 
     def _submit(self, work: Callable[..., T], *arguments: object) -> Future[T]:

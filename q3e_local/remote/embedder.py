@@ -13,19 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from q3e_local.embedding.preparing import ResolvedOptions, check_text
+from q3e_local.embedding.preparing import ResolvedOptions
 from q3e_local.embedding.request import Embedded, EmbedRequest
 from q3e_local.embedding.stream import Progress
 from q3e_local.embedding.text_model import TextModel
-from q3e_local.errors import (
-    InvalidTextError,
-    ModelNotHereError,
-    OptionError,
-    Q3EError,
-    SpaceMismatchError,
-    TextError,
-    UnknownModelError,
-)
+from q3e_local.errors import SpaceMismatchError, TextError
+from q3e_local.remote.asking import as_local, one_each
 from q3e_local.remote.connection import Cancellation, Server, ServerRefusedError, ServerUnreachableError
 from q3e_local.remote.tokens import TokenCounts, windows
 from q3e_local.remote.window_size import TEXTS_MAX, WindowSize, size_of
@@ -176,22 +169,8 @@ class RemoteEmbedder(TextModel):
         first_index: int,
         cancellation: Cancellation | None,
     ) -> list[Embedded | TextError]:
-        """One result for each text. After a text that fails, the others are sent again without it."""
-        results: dict[int, Embedded | TextError] = {}
-        for place, text in enumerate(texts):
-            try:  # JSON could not carry such a text
-                check_text(text, first_index + place)
-            except InvalidTextError as error:
-                results[place] = error
-        while places := [place for place in range(len(texts)) if place not in results]:
-            try:
-                embedded = self._embedded([texts[place] for place in places], options, space, cancellation)
-            except TextError as error:
-                place = places[error.index]
-                results[place] = TextError(error.message, first_index + place)
-            else:
-                results.update(zip(places, embedded, strict=True))
-        return [results[place] for place in range(len(texts))]
+        """One result for each text."""
+        return one_each(texts, first_index, lambda part: self._embedded(part, options, space, cancellation))
 
     def _embedded(
         self, texts: list[str], options: dict[str, Any], space: str, cancellation: Cancellation | None
@@ -217,7 +196,7 @@ class RemoteEmbedder(TextModel):
         try:
             return self._server.ask("POST", path, {"model": self._name, **fields}, cancellation)
         except ServerRefusedError as error:
-            raise _as_local(error, len(fields.get("texts", ()))) from None
+            raise as_local(error, len(fields.get("texts", ()))) from None
 
     def _not_of_this_version(self) -> ServerUnreachableError:
         return ServerUnreachableError(f"the server at {self.server_name} is no q3e-local of this version")
@@ -226,15 +205,3 @@ class RemoteEmbedder(TextModel):
 def _options(request: EmbedRequest) -> dict[str, Any]:
     names = ("kind", "task", "instruction", "dim", "truncate", "max_tokens")
     return {name: value for name in names if (value := getattr(request, name)) is not None}
-
-
-def _as_local(error: ServerRefusedError, n_texts: int) -> Q3EError:
-    """The error that the library would raise in this process, so that exit codes are the same."""
-    said, index = error.fields.get("error"), error.fields.get("index")
-    text = said if isinstance(said, str) else str(error)
-    if type(index) is int and 0 <= index < n_texts:
-        return TextError(text, index)
-    if error.status == 404:
-        kind = ModelNotHereError if error.fields.get("is_known") else UnknownModelError
-        return kind(f"the server: {text}")
-    return OptionError(text, str(error.fields.get("option", ""))) if error.status == 400 else error

@@ -19,7 +19,7 @@ from q3e_local.embedding.request import DIM_MIN, EmbedRequest
 from q3e_local.embedding.stream import Progress
 from q3e_local.embedding.text_model import TextModel
 from q3e_local.errors import OptionError, Q3EError, SpaceMismatchError
-from q3e_local.reranking.reranker import Reranker
+from q3e_local.reranking.rank_model import RankModel
 from q3e_local.search.ask import Question, ask
 from q3e_local.search.database import Database
 from q3e_local.search.database.connection import has_bytes
@@ -161,7 +161,7 @@ class VectorIndex:
         path: str | None = None,
         since: datetime | date | float | None = None,
         rerank: int | bool | None = None,
-        reranker: Reranker | None = None,
+        reranker: RankModel | None = None,
         rerank_seconds: float | None = None,
         rerank_progress: Reading | None = None,
     ) -> Found:

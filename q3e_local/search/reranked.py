@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from q3e_local.errors import OptionError
-from q3e_local.reranking.reranker import Reranker, probability
+from q3e_local.reranking.rank_model import RankModel, probability
 from q3e_local.search.hits import Found, Hit
 from q3e_local.wording.counts import counted
 
@@ -90,15 +90,15 @@ def explained(hits: Sequence[Hit], reranker: str, n_candidates: int, n_cut: int)
 
 @dataclass(frozen=True)
 class SecondStage:
-    """A reranker in this process, and how many candidates it reads, for how long at most."""
+    """A reranker, and how many candidates it reads, for how long at most."""
 
-    reranker: Reranker
+    reranker: RankModel
     n_candidates: int = N_CANDIDATES
     seconds: float | None = None
     progress: Reading | None = None
 
     def applied(self, found: Found, query: str, k: int, **options: Any) -> Found:
-        """The k best of the hits. `options` are those of Reranker.rank, which raises OptionError and TextError."""
+        """The k best of the hits. `options` are those of RankModel.rank, which raises OptionError and TextError."""
         n, n_read, n_cut = min(self.n_candidates, len(found.hits)), 0, 0
 
         def tell(n_more: int) -> None:
@@ -119,7 +119,7 @@ class SecondStage:
 
 
 def second_stage(
-    reranker: Reranker | None, n: int | bool | None, seconds: float | None, progress: Reading | None = None
+    reranker: RankModel | None, n: int | bool | None, seconds: float | None, progress: Reading | None = None
 ) -> SecondStage | None:
     """The second stage that these options of `VectorIndex.search` mean; None where they mean none.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ import pytest
 import rerankers
 from command import assert_refused, failed, run, write
 from fake_reranker import FakeRerankEngine
+from fake_service import FakeService, served
 from paths import TESTS
 from screen import on_screen
 
 from q3e_local.cache.choose import open_cache
+from q3e_local.reranking.rank_model import probability as sigmoid
 from q3e_local.reranking.reranker import Reranker
-from q3e_local.reranking.reranker import probability as sigmoid
 
 LINES = "no??\nyes!!!\nperhaps!\n"
 
@@ -196,10 +197,40 @@ def test_a_blank_document_is_told_before_a_model_is_loaded(fake):
     rows = "n;text\n1;yes!\n2;\n"
     result = run("rerank", "who?", "--csv", "text", "--id", "n", input=rows)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "2 has no text in it (stdin:3); go on without it: --skip-errors" in result.stderr
+    assert "2 has no text in it (stdin:3); leave blank texts out with --blank skip" in result.stderr
     assert "engine" not in fake
     skipping = run("rerank", "who?", "--csv", "text", "--id", "n", "--skip-errors", input=rows)
     assert (skipping.exit_code, len(skipping.stdout.splitlines())) == (3, 1)
+
+
+def test_blank_documents_are_left_out_where_that_is_asked_for(fake):
+    rows = "n,text\n1,yes!\n2,\n3,  \n4,no?\n"
+    asked = ("rerank", "who?", "--csv", "text", "--id", "n")
+    result = run(*asked, "--blank", "skip", input=rows)
+    assert (result.exit_code, [json.loads(line)["id"] for line in result.stdout.splitlines()]) == (0, ["1", "4"])
+    assert [json.loads(line)["index"] for line in result.stdout.splitlines()] == [0, 3]
+    assert result.stderr.endswith("\n2 blank documents left out\n")
+    assert run(*asked, "--blank", "skip", "-q", input=rows).stderr == ""
+    for options in ((), ("--blank", "error")):
+        said = run(*asked, *options, input=rows).stderr
+        assert said == "Error: 2 of 4 texts are blank: 2, 3; leave blank texts out with --blank skip\n"
+    said = run(*asked, "--blank", "skip", input="n,text\n1,\n").stderr
+    assert said == "Error: there are no texts in the input: all of them are blank\n"
+    assert_refused([*asked, "--blank", "zeros"], 2, ["'zeros' is not one of 'skip', 'error'"])
+
+
+def test_fields_that_are_kept_stand_behind_the_others(fake):
+    lines = '{"t": "no?", "who": "ann", "when": {"day": 3}}\n{"t": "yes!", "who": null}\n'
+    first, second = ranked("--jsonl", "t", "--keep", "who,when", input=lines)
+    assert list(first)[-3:] == ["text", "who", "when"]
+    assert (first["who"], first["when"], second["who"], second["when"]) == (None, None, "ann", {"day": 3})
+    (row,) = ranked("--csv", "t", "--keep", "date", input="t,date\nyes!,2026-11-30\n")
+    assert row["date"] == "2026-11-30"
+    assert "no record has the field 'city' to keep" in run(
+        "rerank", "who?", "--jsonl", "t", "--keep", "city", input=lines
+    ).stderr  # fmt: skip
+    assert_refused(["rerank", "q", "--jsonl", "t", "--keep", "score"], 2, ["a field 'score' already"])
+    assert_refused(["rerank", "q", "--text", "a", "--keep", "who"], 2, ["--keep needs --jsonl or --csv"])
 
 
 def test_ctrl_c_ends_with_130_and_says_where_it_goes_on(fake):
@@ -213,6 +244,34 @@ def test_ctrl_c_ends_with_130_and_says_where_it_goes_on(fake):
     assert result.stderr == f"Interrupted: what was read is in the cache; go on with: {command}\n"
     assert run("rerank", "who?", "--lines", "lines.txt", "--no-cache").stderr == "Interrupted.\n"
     assert fake["engine"].closed
+
+
+# On a server
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """A server whose reranker `judge` gives the number of times that a document has the question, less 1."""
+    with served(FakeService(), max_items=2) as client:
+        yield str(client.base_url).rstrip("/")
+
+
+def test_a_server_ranks(fake, url):
+    documents = ("--text", "a", "--text", "who? who? who?", "--text", "who?")
+    result = run("rerank", "who?", *documents, "-m", "judge", "--server", url)
+    assert "engine" not in fake
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(one["index"], one["logit"], one["tokens"]) for one in found] == [(1, 2, 19), (2, 0, 9), (0, -1, 6)]
+    assert [one["score"] for one in found] == pytest.approx([sigmoid(2), 0.5, sigmoid(-1)])
+    assert ", by judge, " in result.stderr
+
+
+def test_what_is_for_a_model_in_this_process_does_not_go_with_a_server(fake, url):
+    on = ("rerank", "who?", "--text", "a", "-m", "judge", "--server", url)
+    assert_refused([*on, "--no-cache"], 2, ["the server has its own"])
+    assert_refused([*on, "--threads", "2"], 2, ["the server has its own"])
+    assert_refused(["rerank", "q" * 200, *on[2:]], 2, ["the query has 201 tokens, the limit is 100"])
+    assert "no server answers at http://127.0.0.1:9" in failed(*on[:-1], "127.0.0.1:9")
 
 
 # Models that are no rerankers

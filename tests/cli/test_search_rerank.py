@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,17 @@ import pytest
 import rerankers
 from command import assert_refused, failed, run, write
 from fake_reranker import FakeRerankEngine
+from fake_service import served
 from notes import found, names
 
+import q3e_local
 from q3e_local.cache.choose import open_cache
 from q3e_local.cli.commands import rerank_options
 from q3e_local.models import kinds
-from q3e_local.reranking.reranker import Reranker, probability
+from q3e_local.reranking.rank_model import probability
+from q3e_local.reranking.reranker import Reranker
+from q3e_local.server.local.local_service import LocalService
+from q3e_local.server.settings import ServerSettings
 
 pytestmark = pytest.mark.usefixtures("notes")
 
@@ -199,9 +205,6 @@ FAILURES = {
         ["search", "cat", "--reranker", "a.gguf"], 2, ["--reranker is for the second stage", "give --rerank too"],
     ),
     "a time without a second stage": (["search", "cat", "--rerank-seconds", "1"], 2, ["--rerank-seconds is for"]),
-    "on a server": (
-        ["search", "cat", "--rerank", "--server", "localhost"], 2, ["leave --server out", "/api/search with rerank"],
-    ),
 }  # fmt: skip
 
 
@@ -223,6 +226,36 @@ def test_an_embedding_model_as_reranker_is_told(own_index):
 def test_a_reranker_that_is_not_here_is_named_with_the_option_that_takes_it(own_index, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert "--reranker demo-reranker in search" in failed("search", "cat", "--rerank")
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """A server that has the index's model, and rerankers."""
+    with served(LocalService(ServerSettings(models=("demo", "demo-reranker")))) as client:
+        yield str(client.base_url).rstrip("/")
+
+
+def test_a_server_reads_the_candidates_with_its_reranker(fake, url, monkeypatch):
+    hits = found(*QUESTION, "--rerank", 3, "--reranker", "demo-reranker", "--server", url)
+    assert "engine" not in fake  # none was loaded here
+    monkeypatch.undo()
+    with q3e_local.load_reranker("demo-reranker") as reranker:
+        read = hits[:3]
+        ranked = reranker.rank("who fed the cat?", [hit["text"] for hit in read])
+    assert [hit["rerank"] for hit in read] == pytest.approx([one.score for one in ranked], abs=1e-4)
+    assert [one.index for one in ranked] == [0, 1, 2]
+    assert [hit["rerank"] for hit in hits[3:]] == [None, None]
+
+
+def test_what_the_server_says_of_its_reranker_is_told(fake, url):
+    assert "the server: qwen3-reranker:0.6b is not " in failed("search", *QUESTION, "--rerank", "--server", url)
+    said = failed("search", *QUESTION, "--rerank", "--reranker", "demo", "--server", url)
+    assert "demo is an embedding model: it makes vectors and ranks nothing" in said
+
+
+def test_offline_nothing_is_pulled(own_index):
+    said = failed("search", "cat", "--rerank", "--offline")
+    assert "Nothing is downloaded now, because --offline is given" in said
 
 
 def test_explain_says_each_thing_once_beside_a_reranker_of_its_own(tmp_path):

@@ -173,6 +173,29 @@ def test_models_are_columns_each_opened_once():
     assert found.names == ("planted, dim 256", "planted, dim 128", "other, dim 256", "other, dim 128")
 
 
+@pytest.mark.parametrize("data", [questions(), None], ids=["questions", "pairs"])
+def test_two_files_of_one_name_are_told_apart_by_their_paths(data):
+    """Both columns had one name, and nobody could say which file was better."""
+    of = vectors(N_EMBD)
+
+    def load(name: str | None):
+        embedder = planted(of)
+        embedder.model = "model"
+        return embedder
+
+    searched = {"corpus": corpus()} if data is not None else {}
+    if data is None:
+        texts = [f"passage {i}" for i in range(10)]
+        data = Pairs(tuple(Pair(text, f"question {i}", float(i), "") for i, text in enumerate(texts)))
+    found = evaluate(
+        data, columns(models=("a/model.gguf", "b/model.gguf"), dims=(256, 128)), models=Models(load), **searched
+    )
+    expected = ("a/model.gguf, dim 256", "a/model.gguf, dim 128", "b/model.gguf, dim 256", "b/model.gguf, dim 128")
+    assert found.names == expected
+    alone = evaluate(data, columns(models=("a/model.gguf",)), models=Models(load), **searched)
+    assert alone.names == ("model, vectors",)
+
+
 def test_the_vectors_of_an_index_serve_its_own_model_alone():
     of = vectors(N_EMBD)
     model, other = planted(of), planted(of)

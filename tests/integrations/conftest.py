@@ -1,7 +1,7 @@
 """A real server with a tiny reranker, run by the Python in which the program is installed.
 
 `make integrations` runs these tests in an environment that has the clients and not the program, and those in mteb/
-in one that has mteb and the program.
+and frameworks/ in others that have the program too.
 """
 
 from __future__ import annotations
@@ -31,8 +31,15 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def address(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    command = [PROGRAM, "-m", "q3e_local", "serve", "-m", taught, "--port", "0"]
+def start(taught: Path) -> list[str]:
+    """What starts a server for the tests of this folder."""
+    return [PROGRAM, "-m", "q3e_local", "serve", "-m", str(taught)]
+
+
+@pytest.fixture(scope="session")
+def address(start: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of a running server."""
+    command = [*start, "--port", "0"]
     environment = os.environ | {"HOME": str(tmp_path_factory.mktemp("home"))}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT) as process:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -144,6 +146,25 @@ def test_a_thread_that_is_interrupted_while_it_waits_leaves_the_line(monkeypatch
                 pytest.fail("it was not its turn")
         assert len(lock._line) == 1  # a stale place in the line would show only as a wait without an end
     assert not lock.is_taken
+
+
+def test_closing_runs_the_last_work_once_also_while_python_ends():
+    """From `atexit` it ran never: Python had ended the thread before."""
+    script = (
+        "import atexit\n"
+        "from q3e_local.llama.owner import Owner\n"
+        "owner = Owner()\n"
+        "atexit.register(owner.close, lambda: print('freed twice'))\n"
+        "atexit.register(owner.close, lambda: print('freed'))\n"
+        "print(owner.do(lambda: 'worked'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("worked\nfreed\n", "")
+    owner, freed = Owner(), []
+    owner.do(lambda: None)
+    for name in ("first", "second"):
+        owner.close(lambda name=name: freed.append(name))
+    assert freed == ["first"]
 
 
 @pytest.mark.parametrize(

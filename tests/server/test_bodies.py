@@ -202,7 +202,8 @@ def test_openapi_names_what_is_served(http: httpx.Client) -> None:
         /api/version /api/tags /api/show /api/ps /api/embed /api/embeddings /api/pull /api/delete /api/copy
         /api/generate /v1/embeddings /v1/models /v1/models/{model} /embedding /embeddings /embed /tokenize
         /api/rerank /v1/rerank /rerank /reranking /v1/reranking /v2/rerank /score /v1/score
-        /detokenize /similarity /decode /info /props /models /health /q3e/embed /q3e/model /q3e/tokens /q3e/stop
+        /detokenize /similarity /decode /info /props /models /health /q3e/embed /q3e/rank /q3e/model
+        /q3e/tokens /q3e/stop
     """
     assert set(served.split()) < paths
 

@@ -15,7 +15,7 @@ from q3e_local.cli.progress import Meter
 from q3e_local.cli.stopping import Batches
 from q3e_local.cli.texts import Blank, Item, Source
 from q3e_local.cli.texts.source import Tell
-from q3e_local.cli.texts.survey import advice
+from q3e_local.cli.texts.survey import LEAVE_OUT_OR_ZEROS, advice
 from q3e_local.cli.writing.outputs import Target
 from q3e_local.cli.writing.record import Record
 from q3e_local.embedding.request import Embedded, EmbedRequest
@@ -116,7 +116,9 @@ class Run:
             else:
                 has_others = bool(self.tally.n_texts or self._waiting or self.out.done) or _may_go_on(source, item)
                 has_others = has_others or any(other.problem is None for other in items)
-                self._failure = InputError(f"{item.id} {item.problem}{advice([item], has_others, True)}")
+                self._failure = InputError(
+                    f"{item.id} {item.problem}{advice([item], has_others, LEAVE_OUT_OR_ZEROS)}"
+                )
                 break
         self._is_read = True
 

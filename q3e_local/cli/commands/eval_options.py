@@ -24,7 +24,6 @@ from q3e_local.search.places import existing
 if TYPE_CHECKING:
     from q3e_local.embedding.text_model import TextModel
     from q3e_local.evaluation import Column, Corpus, Models
-    from q3e_local.reranking.reranker import Reranker
 
 # Those of search/hits.py and vectors.py, which bring NumPy in: a help page would wait for that.
 _MODES = ("vectors", "words", "hybrid", "auto")
@@ -87,6 +86,7 @@ class Compared:
     def models(self, options: ModelOptions) -> Models:
         """How the commands load models and rerankers, pulling those that are missing."""
         from q3e_local.evaluation import Models
+        from q3e_local.reranking.reranker import Reranker
 
         @contextmanager
         def load(name: str | None) -> Iterator[TextModel]:
@@ -100,6 +100,7 @@ class Compared:
             with replace(options, model=self.reranker or DEFAULT_RERANKER).reranker_opened(
                 for_a_question=True
             ) as reranker:
+                assert isinstance(reranker, Reranker)  # a server is refused before
                 yield reranker
 
         return Models(load, load_reranker)

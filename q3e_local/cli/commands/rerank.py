@@ -17,6 +17,7 @@ from q3e_local.cli.computing.model_options import (
     offline_option,
     quiet_option,
     reranker_option,
+    server_option,
 )
 from q3e_local.cli.exit_codes import DONE, SKIPPED
 from q3e_local.cli.option_groups import as_one
@@ -24,14 +25,17 @@ from q3e_local.cli.progress import meter
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.terminal import say
 from q3e_local.cli.texts import Item, Layout, find, layout_options, read_all
-from q3e_local.cli.texts.survey import say_skipped
+from q3e_local.cli.texts.survey import LEAVE_OUT, say_skipped
+from q3e_local.cli.writing.record import as_json, kept_names
 from q3e_local.cli.writing.show import print_json
 from q3e_local.embedding.prompts import TASKS
 from q3e_local.errors import InputError, OptionError, TextError
 from q3e_local.reranking.preparing import RankRequest
-from q3e_local.reranking.reranker import Ranked, Reranker
+from q3e_local.reranking.rank_model import Ranked, RankModel
+from q3e_local.reranking.reranker import Reranker
 from q3e_local.wording.counts import counted
 
+_FIELDS = frozenset({"index", "id", "score", "logit", "tokens", "truncated", "text"})  # of the output
 _NAMED_AT_MOST = 100  # documents that were skipped
 _CUT_NAMED_AT_MOST = 5
 
@@ -41,6 +45,15 @@ _CUT_NAMED_AT_MOST = 5
 @click.argument("names", metavar="[FILE|FOLDER|-]...", nargs=-1, shell_complete=candidates.file)
 @click.option("--text", "texts", metavar="TEXT", multiple=True, help="Rank this document; may be repeated.")
 @layout_options
+@click.option(
+    "--keep", metavar="FIELD,...", multiple=True,
+    callback=lambda context, parameter, values: kept_names(values, _FIELDS),
+    help="Fields of --jsonl or columns of --csv that go out with each document, in JSON.",
+)  # fmt: skip
+@click.option(
+    "--blank", type=click.Choice(["skip", "error"]),
+    help="A document that is blank: left out, or an error. [default: error]",
+)  # fmt: skip
 @click.option("--glob", metavar="PATTERN", help="Which files of a folder, such as '*.md'. [default: all]")
 @click.option("-k", "--top", "top_n", type=click.IntRange(1), help="Print this many, best first. [default: all]")
 @reranker_option
@@ -49,13 +62,14 @@ _CUT_NAMED_AT_MOST = 5
 @click.option("--json", "as_json", is_flag=True, help="JSON Lines, as in a pipe; on a terminal the default is text.")
 @offline_option
 @cache_option
+@server_option
 @click.option("--skip-errors", is_flag=True, help="Go on without a document that fails, list it, and exit 3.")
 @engine_options
 @quiet_option
 @as_one(ModelOptions, "options")
 def rerank(
-    question: str, names: tuple[str, ...], texts: tuple[str, ...], layout: Layout, glob: str | None,
-    top_n: int | None, task: str | None, instruction: str | None, as_json: bool, skip_errors: bool,
+    question: str, names: tuple[str, ...], texts: tuple[str, ...], layout: Layout, blank: str | None,
+    glob: str | None, top_n: int | None, task: str | None, instruction: str | None, as_json: bool, skip_errors: bool,
     options: ModelOptions,
 ) -> int:  # fmt: skip
     """Order documents by how well they answer a question: a reranker reads the question with each of them.
@@ -74,7 +88,9 @@ def rerank(
     source = find(names, texts, glob, layout)
     with stopping_cleanly():
         # Before the model is loaded: an input that cannot be read is said at once.
-        items, skipped = read_all(source, skip_errors, (lambda line: None) if options.quiet else say)
+        tell = (lambda line: None) if options.quiet else say
+        read = read_all(source, skip_errors, tell, blank == "skip", LEAVE_OUT)
+        items, skipped = read.items, read.skipped
         if len(items) == 1 and layout.is_whole and not texts and not options.quiet:
             say(f"{items[0][1].id} is one document; for its parts give --lines, --csv COLUMN or --jsonl FIELD")
         with options.reranker_opened() as reranker:
@@ -86,14 +102,16 @@ def rerank(
             seconds = time.perf_counter() - began
             model = reranker.model
     best = sorted(ranked, key=lambda one: -one.logit)[:top_n]
-    _print(best, items, is_text=not as_json and sys.stdout is not None and sys.stdout.isatty())
+    _print(best, items, layout.keep, is_text=not as_json and sys.stdout is not None and sys.stdout.isatty())
     _report(ranked, items, f"{model}, {seconds:.1f} s", options.quiet)
+    if read.n_blank and not options.quiet:
+        say(f"{counted(read.n_blank, 'blank document')} left out")
     say_skipped(skipped, _NAMED_AT_MOST)
     return SKIPPED if skipped else DONE
 
 
 def _ranked(
-    reranker: Reranker,
+    reranker: RankModel,
     request: RankRequest,
     items: Sequence[tuple[int, Item]],
     skip: bool,
@@ -121,12 +139,13 @@ def _ranked(
     return ranked
 
 
-def _what_is_kept(reranker: Reranker) -> str:
+def _what_is_kept(reranker: RankModel) -> str:
     """Where a run that was interrupted goes on."""
-    return "" if reranker.cache is None else f"what was read is in the cache; go on with: {again()}"
+    has_cache = isinstance(reranker, Reranker) and reranker.cache is not None
+    return "" if not has_cache else f"what was read is in the cache; go on with: {again()}"
 
 
-def _print(best: Sequence[Ranked], items: Sequence[tuple[int, Item]], is_text: bool) -> None:
+def _print(best: Sequence[Ranked], items: Sequence[tuple[int, Item]], keep: Sequence[str], is_text: bool) -> None:
     """Hits for people, or an object a line."""
     if is_text:
         from q3e_local.cli.commands.hits import print_text
@@ -141,6 +160,7 @@ def _print(best: Sequence[Ranked], items: Sequence[tuple[int, Item]], is_text: b
             {
                 "index": index, "id": item.id, "score": one.score, "logit": one.logit, "tokens": one.tokens,
                 "truncated": one.truncated, "text": item.text,
+                **{name: as_json(item.kept.get(name)) for name in keep},
             }
         )  # fmt: skip
 

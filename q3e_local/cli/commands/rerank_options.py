@@ -23,7 +23,7 @@ from q3e_local.models.kinds import DEFAULT_RERANKER
 from q3e_local.wording.counts import counted
 
 if TYPE_CHECKING:
-    from q3e_local.reranking.reranker import Reranker
+    from q3e_local.reranking.rank_model import RankModel
 
 # That of search/reranked.py, which brings NumPy in: a help page would wait for that.
 N_CANDIDATES = 10
@@ -67,18 +67,13 @@ class Reranking:
     reranker: str | None = None
     rerank_seconds: float | None = None
 
-    def check(self, server: str | None) -> None:
+    def check(self) -> None:
         """Raise OptionError for options that do not go together."""
         if self.rerank is None and (written := _written()):
             raise OptionError(f"{written[0]} is for the second stage of a search; give --rerank too")
-        if self.rerank is not None and server:
-            raise OptionError(
-                "--rerank reads candidates in this process; leave --server out (or unset Q3E_SERVER), or have the "
-                "server search an index of its own: POST /api/search with rerank"
-            )
 
-    def opened(self, stack: ExitStack, options: ModelOptions) -> Reranker | None:
-        """The reranker, pulled where it is missing, and closed with the stack."""
+    def opened(self, stack: ExitStack, options: ModelOptions) -> RankModel | None:
+        """The reranker, pulled where it is missing here, and closed with the stack."""
         if self.rerank is None:
             return None
         options = replace(options, model=self.reranker or DEFAULT_RERANKER)

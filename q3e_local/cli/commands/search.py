@@ -15,7 +15,7 @@ from q3e_local.cli import candidates
 from q3e_local.cli.commands.index_options import advice_for, which_index
 from q3e_local.cli.commands.rerank_options import Reranking, reading, rerank_options
 from q3e_local.cli.computing.engine_options import ModelCommand, engine_options
-from q3e_local.cli.computing.model_options import ModelOptions, cache_option, server_option
+from q3e_local.cli.computing.model_options import ModelOptions, cache_option, offline_option, server_option
 from q3e_local.cli.option_groups import as_one
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.writing.show import visible
@@ -69,6 +69,7 @@ def _since(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @click.option("--no-best", is_flag=True, help="Mark no sentence; quicker where the words of none match.")
 @click.option("--json", "as_json", is_flag=True, help="JSON Lines, as in a pipe; on a terminal the default is text.")
 @click.option("--text", "as_text", is_flag=True, help="Text for people, in a pipe too.")
+@offline_option
 @cache_option
 @server_option
 @engine_options
@@ -101,7 +102,7 @@ def search(
     mode = _mode(hybrid, vectors, words)
     if mode == "words" and min_score is not None:
         raise OptionError("--min-score needs scores, which --words-only does without; leave one of them out")
-    reranking.check(options.server)
+    reranking.check()
     file = existing(db, name)
     with stopping_cleanly(), advice_for(options.servers), ExitStack() as stack:
         database = stack.enter_context(Database.open(file))

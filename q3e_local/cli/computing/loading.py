@@ -27,6 +27,7 @@ from q3e_local.models.download.origins import Source, is_offline
 from q3e_local.models.installed import Installed, Located
 from q3e_local.models.kinds import check_card
 from q3e_local.models.names import Names, resolve
+from q3e_local.reranking.rank_model import RankModel
 from q3e_local.reranking.reranker import Reranker
 from q3e_local.wording.counts import size
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from q3e_local.models.pull import Step
 
 T = TypeVar("T")
-Computing = TypeVar("Computing", bound=TextModel | Reranker)
+Computing = TypeVar("Computing", bound=TextModel | RankModel)
 
 
 def load(model: str, offline: bool, quiet: bool, **options: Any) -> Embedder:

@@ -27,7 +27,7 @@ from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.models.catalog import DEFAULT_MODEL
 from q3e_local.models.kinds import DEFAULT_RERANKER
 from q3e_local.models.names import Names
-from q3e_local.reranking.reranker import Reranker
+from q3e_local.reranking.rank_model import RankModel
 from q3e_local.wording.address import unquoted
 from q3e_local.wording.counts import counted
 
@@ -121,7 +121,8 @@ class ModelOptions:
         assert self.model is not None
         with explained(self.engine):
             if self.servers:
-                model: TextModel = self._on_servers(self.model, may_explain=for_a_question)
+                self._check_for_server(may_explain=for_a_question)
+                model: TextModel = q3e_local.connect(self.servers, self.model)
             else:
                 self.check_dim()
                 model = load(self.model, self.offline, self.quiet, **self._settings(not for_a_question))
@@ -131,11 +132,15 @@ class ModelOptions:
                 _say_shares(model)
 
     @contextmanager
-    def reranker_opened(self, *, for_a_question: bool = False) -> Iterator[Reranker]:
-        """The reranker of this name in this process, as `opened` opens an embedding model."""
+    def reranker_opened(self, *, for_a_question: bool = False) -> Iterator[RankModel]:
+        """The reranker of this name, in this process or on the server, as `opened` opens an embedding model."""
         assert self.model is not None
         with explained(self.engine):
-            model = load_reranker(self.model, self.offline, self.quiet, **self._settings(not for_a_question))
+            if self.servers:
+                self._check_for_server(may_explain=for_a_question)
+                model: RankModel = q3e_local.connect_reranker(self.servers[0], self.model)
+            else:
+                model = load_reranker(self.model, self.offline, self.quiet, **self._settings(not for_a_question))
             with in_use(model):
                 yield model
 
@@ -149,8 +154,8 @@ class ModelOptions:
         with status(what, self.quiet) if self.servers else nullcontext():
             model.check(request)
 
-    def _on_servers(self, model: str, *, may_explain: bool) -> TextModel:
-        """The servers' model. A file stands for the model that a server has under the file's name."""
+    def _check_for_server(self, *, may_explain: bool) -> None:
+        """Raise OptionError for options that a server's model does not have."""
         if self.cache is not None:
             raise OptionError("--cache and --no-cache are for a model in this process; the server has its own")
         has_settings = any(value is not None for value in self.engine.config.values())
@@ -158,7 +163,6 @@ class ModelOptions:
             raise OptionError(
                 "--threads, --explain and their like are for a model in this process; the server has its own"
             )
-        return q3e_local.connect(self.servers, model)
 
 
 def _say_shares(model: TextModel) -> None:

@@ -78,9 +78,9 @@ def read_texts(reading: Reading, quiet: bool, leave_out: Path | None = None, has
     read in another encoding than UTF-8.
     """
     source = find(reading.names, reading.texts, reading.glob, reading.layout, leave_out)
-    items, skipped = read_all(source, reading.skip, lambda line: None if quiet else say(line), has_blank)
-    rows = tuple(PlacedText(item.id, item.text, item.source, item.line, item.line) for _, item in items)
-    return Texts(rows, tuple(skipped))
+    read = read_all(source, reading.skip, lambda line: None if quiet else say(line), has_blank)
+    rows = tuple(PlacedText(item.id, item.text, item.source, item.line, item.line) for _, item in read.items)
+    return Texts(rows, tuple(read.skipped))
 
 
 def end(found: Collection, summary: str = "", quiet: bool = False) -> int:

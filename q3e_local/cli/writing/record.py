@@ -9,7 +9,7 @@ import base64
 import csv
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from typing import Any
@@ -73,7 +73,7 @@ class About:
 
     def kept(self, record: Record) -> dict[str, Any]:
         """The kept fields as JSON has them; null where a record lacks one."""
-        return {name: _as_json(record.kept.get(name)) for name in self.keep}
+        return {name: as_json(record.kept.get(name)) for name in self.keep}
 
 
 def row_fields(record: Record, about: About) -> dict[str, Any]:
@@ -100,14 +100,16 @@ def text_digest(text: str) -> str:
 
 def cell(value: Any) -> str:
     """A kept value as a cell of CSV: text as it is, everything else as JSON writes it, nothing for null."""
-    found = _as_json(value)
+    found = as_json(value)
     if found is None:
         return ""
     return found if isinstance(found, str) else orjson.dumps(found).decode("utf-8")
 
 
-def kept_names(options: Sequence[str]) -> tuple[str, ...]:
-    """The names in --keep: parted by commas, in double quotes where a name has a comma. Raises OptionError.
+def kept_names(options: Sequence[str], fields: Container[str] = FIELDS) -> tuple[str, ...]:
+    """The names in --keep: parted by commas, in double quotes where a name has a comma.
+
+    Raises OptionError, also for a name that is one of the output's own `fields`.
 
     A full-width comma parts names too, because it is what a Chinese keyboard gives, unless double quotes are used.
     """
@@ -118,7 +120,7 @@ def kept_names(options: Sequence[str]) -> tuple[str, ...]:
             raise OptionError(f"--keep has an empty name in {', '.join(options)!r}")
         if name in names[:place]:
             raise OptionError(f"--keep names {name!r} twice")
-        if name in FIELDS or _NUMBER.fullmatch(name):
+        if name in fields or _NUMBER.fullmatch(name):
             way = "; --id id takes the ids from it" if name == "id" else "; give the column another name"
             raise OptionError(f"--keep {name}: the output has a field {name!r} already{way}")
     return tuple(names)
@@ -134,7 +136,7 @@ def check_form(form: str, keep: Sequence[str], has_zeros: bool, dtype: Dtype) ->
         raise OptionError(f"a table shows float32 numbers; give another --format for --dtype {dtype}")
 
 
-def _as_json(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """A value as JSON has it: times in ISO 8601, bytes in base64, numbers that JSON lacks as text."""
     if value is None or isinstance(value, bool | str):
         return value
@@ -149,7 +151,7 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, Mapping):
-        return {str(name): _as_json(each) for name, each in value.items()}
+        return {str(name): as_json(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_as_json(each) for each in value]
+        return [as_json(each) for each in value]
     return str(value)

@@ -1,9 +1,9 @@
 """Routes under /q3e for the command line, which needs more than any other dialect has.
 
 `/q3e/embed` answers vectors as they are in memory (base64 of little-endian float32 rows), the tokens of each text and
-whether the text was cut, and which text failed. `/q3e/model` describes a model and what options come to for it,
-`/q3e/tokens` counts tokens, `/q3e/seen` shows those of a text as the model reads them, and `/q3e/stop` says whether a
-model was loaded and has left the memory.
+whether the text was cut, and which text failed; `/q3e/rank` answers a logit for each text in place of its vector.
+`/q3e/model` describes a model and what options come to for it, `/q3e/tokens` counts tokens, `/q3e/seen` shows those
+of a text as the model reads them, and `/q3e/stop` says whether a model was loaded and has left the memory.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any, cast
 from starlette.responses import Response
 
 from q3e_local.embedding.prompts import Kind
-from q3e_local.errors import ModelNotHereError, OptionError, TextError
+from q3e_local.errors import ModelNotHereError, OptionError, TextError, WrongKindError
 from q3e_local.jobs.inspecting import written
-from q3e_local.server.dialects import names
+from q3e_local.server.dialects import names, ranking
 from q3e_local.server.dialects.body import hold_to_limit
 from q3e_local.server.dialects.failures import Failure
 from q3e_local.server.dialects.fields import TEXT, Body, Fields, Schema, shown
-from q3e_local.server.dialects.routes import Routes, json_response, pieces, result_headers
+from q3e_local.server.dialects.routes import Routes, json_response, pieces, rank_headers, result_headers
 from q3e_local.server.errors import BadRequestError
-from q3e_local.server.service import Service, ServiceRequest
+from q3e_local.server.service import RankServiceRequest, Service, ServiceRequest
 from q3e_local.server.settings import ServerSettings
 from q3e_local.vectors import to_base64
 
@@ -41,6 +41,20 @@ _TEXTS: dict[str, Schema] = {"model": TEXT, "texts": {"type": "array", "items": 
 _EMBED = Body(_TEXTS | _OPTIONS, ("model", "texts"), {"model": "qwen3-embedding:4b", "texts": ["a text"]})
 _DESCRIBE = Body(_OPTIONS, ("model",), {"model": "qwen3-embedding:4b", "kind": "query"})
 _TOKENS = Body(_TEXTS, ("model", "texts"), {"model": "demo", "texts": ["a text"]})
+_RANK = Body(
+    {
+        "model": TEXT,
+        "query": ranking.QUERY,
+        "texts": {"type": "array", "items": {"type": "string"}, "description": "None: only the options are checked"},
+        "task": TEXT,
+        "instruction": TEXT,
+        "truncate": ranking.TRUNCATE,
+        "max_tokens": {"type": "integer"},
+        "max_document_tokens": {"type": "integer", "minimum": 1},
+    },
+    ("model", "query", "texts"),
+    {"model": "demo-reranker", "query": "who fed the cat?", "texts": ["The neighbour fed the cat."]},
+)
 _SHOWN, _SHOWN_MAX = 2_000, 10_000  # tokens of an answer: about 500 kB
 _SEEN = Body(
     {
@@ -77,6 +91,18 @@ def routes(service: Service, settings: ServerSettings) -> Routes:
             "truncated": result.truncated,
         }
         return json_response(answer, headers=result_headers(result))
+
+    @routes.with_body("/q3e/rank", _RANK, "Read a question with texts, as `q3e-local rerank --server` does")
+    async def rank(fields: Fields) -> Response:
+        result = await service.rank(_wanted_ranks(fields, settings))
+        answer = {
+            "model": result.model,
+            "logits": result.logits,
+            "prompt_tokens": result.prompt_tokens,
+            "truncated": result.truncated,
+            "max_items": settings.max_items,
+        }
+        return json_response(answer, headers=rank_headers(result))
 
     @routes.with_body(
         "/q3e/model", _DESCRIBE, "Describe a model, and what the options of an embedding come to for it"
@@ -133,9 +159,13 @@ def _model(fields: Fields, settings: ServerSettings | None = None) -> str:
 
 
 def _texts(fields: Fields, settings: ServerSettings) -> tuple[str, ...]:
-    texts = fields.items("texts")
-    if not texts:
+    if not (texts := fields.items("texts")):
         raise BadRequestError("texts must be a list with one text or more", "texts")
+    return _checked(texts, settings)
+
+
+def _checked(texts: list[Any], settings: ServerSettings) -> tuple[str, ...]:
+    """The texts of a list. Raises BadRequestError for what is none, and for too many."""
     hold_to_limit(len(texts), settings.max_items, "texts")
     for text in texts:
         if not isinstance(text, str):
@@ -156,6 +186,22 @@ def _wanted(fields: Fields, texts: tuple[str, ...], settings: ServerSettings) ->
     )
 
 
+def _wanted_ranks(fields: Fields, settings: ServerSettings) -> RankServiceRequest:
+    if (texts := fields.items("texts")) is None:
+        raise BadRequestError("texts must be a list of texts", "texts")
+    documents = _checked(texts, settings)
+    return RankServiceRequest(
+        _model(fields, settings),
+        ranking.query(fields),
+        documents,
+        task=fields.text("task"),
+        instruction=fields.text("instruction"),
+        truncate=fields.flag("truncate"),
+        max_tokens=fields.integer("max_tokens"),
+        max_document_tokens=fields.integer("max_document_tokens"),
+    )
+
+
 def answer_failure(failure: Failure) -> Response:
     """`error`, with the parts from which `q3e-local embed --server` makes the library's error again."""
     body: dict[str, Any] = {"error": failure.message}
@@ -165,4 +211,6 @@ def answer_failure(failure: Failure) -> Response:
         body["option"] = failure.error.option
     elif isinstance(failure.error, ModelNotHereError):
         body["is_known"] = True
+    elif isinstance(failure.error, WrongKindError):
+        body["is_of_another_kind"] = True
     return json_response(body, failure.status, failure.headers)

@@ -11,7 +11,7 @@ from typing import Any
 
 from q3e_local.embedding.prompts import TASKS
 from q3e_local.errors import OptionError
-from q3e_local.reranking.reranker import probability
+from q3e_local.reranking.rank_model import probability
 from q3e_local.server.dialects import prompt_limit
 from q3e_local.server.dialects.body import hold_to_limit
 from q3e_local.server.dialects.fields import Fields, Schema, shown

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,6 +32,16 @@ def test_an_instruction_is_the_questions_alone(embedder: q3e_local.Embedder) -> 
     assert np.allclose(made.embed_documents(TEXTS), embedder.embed_documents(TEXTS).vectors)
 
 
+def test_a_name_will_do(embedder: q3e_local.Embedder, reranker: q3e_local.Reranker, server: str | None) -> None:
+    made = Q3EEmbeddings("demo", dim=64, server=server)
+    assert np.allclose(made.embed_documents(TEXTS), embedder.embed_documents(TEXTS, 64).vectors, atol=1e-5)
+    assert np.allclose(made.embed_query(QUESTION), embedder.embed_query(QUESTION, 64).vectors[0], atol=1e-5)
+    compressor = Q3ECompressor(reranker="demo-reranker", top_n=2, server=server)
+    found = compressor.compress_documents([Document(text) for text in TEXTS], QUESTION)
+    ranked = reranker.rank(QUESTION, TEXTS, top_n=2)
+    assert [each.page_content for each in found] == [TEXTS[each.index] for each in ranked]
+
+
 def test_the_async_twins_are_the_same(embedder: q3e_local.Embedder) -> None:
     made = Q3EEmbeddings(embedder)
 
@@ -50,11 +59,10 @@ def test_a_store_of_langchain_finds(embedder: q3e_local.Embedder) -> None:
     assert [each.page_content for each in found] == [TEXTS[place] for place in np.argsort(-scores)]
 
 
-def test_a_text_that_is_too_long_is_an_error_or_cut(embedder: q3e_local.Embedder) -> None:
-    long = "cat " * (embedder.n_ctx_max + 10)
+def test_a_text_that_is_too_long_is_an_error_or_cut(embedder: q3e_local.Embedder, long: str) -> None:
     with pytest.raises(TextTooLongError):
-        Q3EEmbeddings(embedder).embed_documents([long])
-    assert len(Q3EEmbeddings(embedder, truncate=True).embed_documents([long])[0]) == embedder.n_embd
+        Q3EEmbeddings("demo").embed_documents([long])
+    assert len(Q3EEmbeddings("demo", truncate=True).embed_documents([long])[0]) == embedder.n_embd
 
 
 def test_a_compressor_orders_and_leaves_what_it_was_given_alone(reranker: q3e_local.Reranker) -> None:
@@ -78,10 +86,3 @@ def test_a_compressors_async_twin_is_the_same(reranker: q3e_local.Reranker) -> N
 def test_a_wrong_number_of_documents_is_refused(reranker: q3e_local.Reranker) -> None:
     with pytest.raises(OptionError, match="top_n must be 1 or more, got 0"):
         Q3ECompressor(reranker=reranker, top_n=0).compress_documents([Document("a")], QUESTION)
-
-
-def test_the_lines_of_the_page_run(capsys: pytest.CaptureFixture[str]) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "frameworks.md").read_text(encoding="utf-8")
-    (code,) = [each.partition("```")[0] for each in page.split("```python\n")[1:] if "langchain" in each]
-    exec(compile(code, "docs/frameworks.md", "exec"), {})
-    assert capsys.readouterr().out in ("The neighbour fed the cat.\n", "The cat was fed at noon.\n")

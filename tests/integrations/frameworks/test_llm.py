@@ -45,6 +45,17 @@ def test_the_command_embeds_and_finds(tmp_path: Path, embedder: q3e_local.Embedd
     assert [each["id"] for each in found] == ["a.txt", "b.txt"]
 
 
+def test_a_server_computes_where_the_variable_names_one(
+    embedder: q3e_local.Embedder, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("Q3E_SERVER", address)
+    expected = embedder.embed_documents([TEXT]).vectors[0]
+    assert np.allclose(json.loads(run("embed", "-m", "q3e-local/demo", "-c", TEXT).stdout), expected, atol=1e-5)
+    monkeypatch.setenv("Q3E_SERVER", "127.0.0.1:9")  # discard: nobody listens
+    with pytest.raises(llm.ModelError, match="no server answers"):
+        llm.get_embedding_model("q3e-local/demo").embed(TEXT)
+
+
 def test_a_model_that_is_not_here_is_told_with_the_line_that_brings_it() -> None:
     with pytest.raises(llm.ModelError, match=r"q3e-local pull qwen3-embedding:8b"):
         llm.get_embedding_model("q3e-local/qwen3-embedding:8b").embed(TEXT)

@@ -75,6 +75,7 @@ ROUTES: list[tuple[str, Any, dict[str, Any]]] = [
     ("/detokenize", llama_server, {"tokens": [1]}),
     ("/embedding", llama_server, {"content": "a"}),
     ("/q3e/embed", q3e, {"texts": ["a"]}),
+    ("/q3e/rank", q3e, {"model": "judge", "query": "a", "texts": ["a"]}),
     ("/v1/rerank", rerank, {"model": "judge", "query": "a", "documents": ["a"]}),
     ("/reranking", rerank, {"model": "judge", "query": "a", "documents": ["a"]}),
     ("/rerank", tei, {"model": "judge", "query": "a", "texts": ["a"]}),

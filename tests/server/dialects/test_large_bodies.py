@@ -36,6 +36,7 @@ TEXT_ROUTES = {
     "/similarity": "sentences",
     "/q3e/embed": "texts",
     "/q3e/tokens": "texts",
+    "/q3e/rank": "texts",
 }
 LIMIT = 50  # of items, as the server of these tests has it
 

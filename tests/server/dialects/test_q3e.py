@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+import rerankers
 from command import demo
 from servers import served_locally
 
@@ -69,6 +70,70 @@ def test_a_huge_text_without_a_place_to_part_at_is_named(http: httpx.Client) -> 
     assert answer.status_code == 400
     assert answer.json()["error"].startswith("has 400000 characters in a row without a space or a mark")
     assert answer.json()["index"] == 1
+
+
+# /q3e/rank
+
+
+@pytest.fixture(scope="module")
+def ranking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    path = rerankers.write_taught(tmp_path_factory.mktemp("models") / "taught-reranker.gguf")
+    with served_locally(models=("demo", str(path)), max_items=5) as client:
+        yield client
+
+
+def rank(http: httpx.Client, **fields: Any) -> httpx.Response:
+    return http.post(
+        "/q3e/rank", json={"model": "taught-reranker", "query": rerankers.QUESTION, "texts": ["a"]} | fields
+    )
+
+
+def test_texts_get_logits_in_their_order(ranking: httpx.Client) -> None:
+    texts = list(rerankers.BEST_FIRST[::-1])
+    answer = rank(ranking, texts=texts)
+    assert answer.json() == {
+        "model": "taught-reranker", "logits": pytest.approx(rerankers.TAUGHT[::-1], abs=0.05), "max_items": 5,
+        "prompt_tokens": [len(rerankers.ids(rerankers.QUESTION, text)) for text in texts],
+        "truncated": [False] * 3,
+    }  # fmt: skip
+    assert answer.headers["x-q3e-texts"] == "3"
+    assert rank(ranking, texts=["x " * 500], max_document_tokens=9).json()["truncated"] == [True]
+
+
+def test_without_texts_the_options_alone_are_checked(ranking: httpx.Client) -> None:
+    assert rank(ranking, texts=[]).json() == {
+        "model": "taught-reranker", "logits": [], "prompt_tokens": [], "truncated": [], "max_items": 5
+    }  # fmt: skip
+    refused = rank(ranking, texts=[], max_tokens=20)
+    assert (refused.status_code, refused.json()["option"]) == (400, "query")
+    assert "the limit is 20 with the document; shorten the query" in refused.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "said"),
+    [
+        ({"model": ""}, 400, {"error": "model is required"}),
+        ({"query": " "}, 400, {"error": "query is empty; ask something"}),
+        ({"query": None}, 400, {"error": '"query" must be provided'}),
+        ({"query": "q" * 20_001}, 400, {"error": "query has 20001 characters, the limit is 20000"}),
+        ({"texts": None}, 400, {"error": "texts must be a list of texts"}),
+        ({"texts": ["a", 1]}, 400, {"error": "texts must be texts, got 1"}),
+        ({"texts": ["a"] * 6}, 400, {"error": "texts has 6 items, the limit of this server is 5 (--max-items)"}),
+        ({"task": "cooking"}, 400, {"error": "unknown task 'cooking'"}),
+        ({"max_document_tokens": 0}, 400, {"error": "max_document_tokens must be 1 or more, got 0"}),
+        ({"texts": ["a", "x " * 9_000], "truncate": False}, 400, {"index": 1}),
+        ({"model": "demo"}, 400, {"error": "demo is an embedding model"}),
+        ({"model": "nope"}, 404, {"error": "there is no model 'nope' here"}),
+    ],
+)
+def test_what_cannot_be_ranked_is_refused(ranking: httpx.Client, fields: Any, status: int, said: Any) -> None:
+    answer = rank(ranking, **fields)
+    assert answer.status_code == status
+    for name, value in said.items():
+        assert answer.json()[name] == value or answer.json()[name].startswith(value)
+
+
+# /q3e/seen
 
 
 @pytest.mark.parametrize("text", ["the budget", "预算复盘 🙂", "", "a\nb  c <|endoftext|>"])

@@ -21,7 +21,7 @@ from servers import answers_by_schema
 
 from q3e_local import VectorIndex
 from q3e_local.gguf.model_kind import ModelKind
-from q3e_local.reranking.reranker import probability
+from q3e_local.reranking.rank_model import probability
 from q3e_local.search.database.records import Chunk
 from q3e_local.server.errors import QueueFullError
 from q3e_local.server.service import RankResult, RankServiceRequest
