@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -49,7 +51,6 @@ if TYPE_CHECKING:  # the same for type checkers; `as` makes a name public
     from q3e_local.embedding.text_model import TextModel as TextModel
     from q3e_local.errors import Q3EError as Q3EError
     from q3e_local.gguf.model_kind import ModelKind
-    from q3e_local.llama.engine import LlamaEngine
     from q3e_local.models.catalog import DEFAULT_MODEL as DEFAULT_MODEL
     from q3e_local.models.installed import Located
     from q3e_local.models.kinds import DEFAULT_RERANKER as DEFAULT_RERANKER
@@ -57,19 +58,26 @@ if TYPE_CHECKING:  # the same for type checkers; `as` makes a name public
     from q3e_local.reranking.reranker import Ranked as Ranked
     from q3e_local.reranking.reranker import Reranker as Reranker
     from q3e_local.search.index import VectorIndex as VectorIndex
+
+    MakeEngine = Callable[[Path, EngineConfig, ModelKind], Engine]
 else:
     __all__ = [*_HOMES, "connect", "load", "load_reranker"]
 
 
 def load(
-    model: str | os.PathLike[str] | None = None, *, cache: bool | str | os.PathLike[str] | None = None, **options: Any
+    model: str | os.PathLike[str] | None = None,
+    *,
+    cache: bool | str | os.PathLike[str] | None = None,
+    engine: MakeEngine | None = None,
+    **options: Any,
 ) -> Embedder:
     """Load a model by name or path; None is DEFAULT_MODEL. `options` are EngineConfig's, such as `n_threads`.
 
     A name that ends in `-query`, or a name of your own from `config.toml`, also says what is done to the texts of a
     request that does not say it: an EmbedRequest need not, while `embed_documents` and `embed_query` always do.
     `cache` keeps vectors for the next time: True in the usual file, which the command line and the server use too;
-    a path in that file; `redis://host:port/db` in a server.
+    a path in that file; `redis://host:port/db` in a server. `engine` makes the engine of a file, where that is not to
+    be llama.cpp in this process.
 
     Downloads nothing. Raises ModelError (unknown, not here, broken or of another kind), OptionError,
     NotEnoughMemoryError, or EngineError where llama.cpp itself cannot be loaded.
@@ -83,8 +91,8 @@ def load(
     vector_cache = open_cache(cache)
     named = names.resolve(DEFAULT_MODEL if model is None else model)
     located = named.located
-    engine = _engine(located, config, "embedder")
-    return Embedder(engine, located.name, located.prompts, named.defaults, vector_cache, located.loads_as)
+    made = _engine(located, config, "embedder", engine)
+    return Embedder(made, located.name, located.prompts, named.defaults, vector_cache, located.loads_as)
 
 
 def connect(server: str, model: str | os.PathLike[str] | None = None) -> TextModel:
@@ -105,9 +113,13 @@ def connect(server: str, model: str | os.PathLike[str] | None = None) -> TextMod
 
 
 def load_reranker(
-    model: str | os.PathLike[str] | None = None, *, cache: bool | str | os.PathLike[str] | None = None, **options: Any
+    model: str | os.PathLike[str] | None = None,
+    *,
+    cache: bool | str | os.PathLike[str] | None = None,
+    engine: MakeEngine | None = None,
+    **options: Any,
 ) -> Reranker:
-    """Load a reranker by name or path; None is DEFAULT_RERANKER. `options` and `cache` are those of `load`.
+    """Load a reranker by name or path; None is DEFAULT_RERANKER. The options are those of `load`.
 
     A reranker whose file no card vouches for must put a right answer above a wrong one before it is handed out.
 
@@ -123,8 +135,8 @@ def load_reranker(
     vector_cache = open_cache(cache)
     named = names.resolve(DEFAULT_RERANKER if model is None else model)
     located = named.located
-    engine = _engine(located, config, "reranker")
-    reranker = Reranker(engine, located.name, located.rerank_prompts, vector_cache, named.defaults)
+    made = _engine(located, config, "reranker", engine)
+    reranker = Reranker(made, located.name, located.rerank_prompts, vector_cache, named.defaults)
     if located.card is None:
         try:
             prove(reranker)
@@ -145,12 +157,14 @@ def _config(options: dict[str, Any]) -> EngineConfig:
     return EngineConfig(**options)
 
 
-def _engine(located: Located, config: EngineConfig, kind: ModelKind) -> LlamaEngine:
+def _engine(located: Located, config: EngineConfig, kind: ModelKind, make: MakeEngine | None) -> Engine:
     """The engine of a model, which must be of this kind. Call it last: importing llama.cpp takes a while."""
     from q3e_local.errors import EngineError
     from q3e_local.models.kinds import check_file
 
     check_file(located, kind)
+    if make is not None:
+        return make(located.path, config, kind)
     try:
         from q3e_local.llama.engine import LlamaEngine
     except (ImportError, OSError, RuntimeError) as error:
