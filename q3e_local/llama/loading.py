@@ -42,15 +42,17 @@ def placed(info: ModelInfo, config: EngineConfig, kernels: Kernels) -> Placement
             if (value := getattr(config, option)) is not None:
                 none = NO_DEVICE if option == "device" else 0
                 raise OptionError(
-                    f"this llama.cpp was built without a GPU: {option} must be {none}, got {value}; "
-                    "the README says how to build it for one"
+                    f"{option} must be {none}, got {value}: this llama.cpp was built without a GPU; "
+                    "the README says how to build it for one",
+                    option,
                 )
         return Placement(info.n_layer, why="this llama.cpp was built without a GPU")
     some = chosen(devices.devices(), config.devices)
     if not some and config.n_gpu_layers is not None:
         raise OptionError(
-            f"llama.cpp sees no GPU here: n_gpu_layers must be 0, got {config.n_gpu_layers}; "
-            "q3e-local doctor says more"
+            f"n_gpu_layers must be 0, got {config.n_gpu_layers}: llama.cpp sees no GPU here; "
+            "q3e-local doctor says more",
+            "n_gpu_layers",
         )
     context = for_batches(config.n_batch or N_BATCH_ON_GPU, config.n_seq_max, config.tap, config.kv_type)
     placement = plan(info, context, some, config.n_gpu_layers)
