@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 CLIENTS := .venv-integrations
 MTEB := .venv-mteb
 FRAMEWORKS := .venv-frameworks
+GPU := .venv-gpu
 # llama.cpp is compiled for this very CPU; the image library is left out.
 export CMAKE_ARGS := -DLLAVA_BUILD=OFF $(CMAKE_ARGS)
 
 # pip compiles it as well. Here it is compiled again when a source has changed, and without a compiler all goes on.
 KERNELS := q3e_local/llama/kernels/q3e_kernels.so
 
-.PHONY: demo test quick one check check-kernels integrations format kernels clean
+.PHONY: demo test quick one check check-kernels integrations gpu format kernels clean
 
 demo: $(VENV)/.ready $(wildcard $(KERNELS))
 	@echo "Embedding examples/notes with the demo model, which ships with the program: nothing is downloaded."
@@ -65,6 +66,19 @@ $(FRAMEWORKS)/.ready: tests/integrations/frameworks/requirements.txt pyproject.t
 	$(FRAMEWORKS)/bin/python scripts/install.py --requirement tests/integrations/frameworks/requirements.txt --editable .
 	@touch $@
 
+# What a GPU changes, on software devices: llama.cpp's RPC servers on loopback, and Mesa's lavapipe where Vulkan can be
+# compiled, which takes about half an hour the first time. lavapipe compiles shaders too, and keeps them in that folder.
+ON_DEVICES := tests/llama/test_rpc.py tests/llama/test_gpu_memory.py tests/llama/test_tap_on_devices.py \
+	tests/llama/settings tests/server/workers/test_steady.py tests/server/workers/test_steady_rpc.py
+gpu: $(GPU)/.ready $(KERNELS)
+	$(GPU)/bin/python -m pytest $(ON_DEVICES)
+	GGML_VK_VISIBLE_DEVICES=0 MESA_SHADER_CACHE_DIR=$(CURDIR)/$(GPU)/shaders $(GPU)/bin/python -m pytest tests/llama/test_vulkan.py
+
+$(GPU)/.ready: pyproject.toml constraints.txt scripts/gpu/build.py scripts/gpu/layer_settings.h
+	$(PYTHON) -m venv $(GPU)
+	$(GPU)/bin/python scripts/gpu/build.py
+	@touch $@
+
 format: $(VENV)/.ready-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -76,7 +90,7 @@ $(KERNELS): $(wildcard kernels/*.cpp kernels/*.h kernels/*.py) | $(VENV)/.ready
 	@$(BIN)/python kernels/build.py || true
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) $(MTEB) $(FRAMEWORKS) $(KERNELS)
+	rm -rf $(VENV) $(CLIENTS) $(MTEB) $(FRAMEWORKS) $(GPU) $(KERNELS)
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "Making an environment in $(VENV), with this Python:"

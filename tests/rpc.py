@@ -14,10 +14,13 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import psutil
 
+from q3e_local.embedding.engine import EngineConfig
 from q3e_local.llama import binding, devices
+from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.settings.placement import Device
 
 START = "ggml_backend_rpc_start_server"
@@ -86,3 +89,10 @@ def _serve(endpoint: str, memory_bytes: int | None) -> None:
         limit = memory_bytes + psutil.Process().memory_info().vms
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     start(endpoint.encode(), None, 1, 1, (ctypes.c_void_p * 1)(device))
+
+
+def open_on(endpoint: str, path: Path, config: EngineConfig) -> LlamaEngine:
+    """What opens an engine in a worker's process, which must be told of the server first."""
+    if config.n_gpu_layers != 0:
+        register(endpoint)
+    return LlamaEngine(path, config)
