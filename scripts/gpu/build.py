@@ -3,8 +3,7 @@
     python3 -m venv .venv-gpu && .venv-gpu/bin/python scripts/gpu/build.py
 
 RPC servers on loopback are always there. Vulkan is, where the system has its headers, glslc and SPIR-V's headers;
-Mesa's lavapipe then computes on the CPU what a card would. Says what is left out, and which of Debian's packages bring
-it.
+Mesa's lavapipe then computes on the CPU what a card would. Says what is left out, and which Debian packages bring it.
 """
 
 from __future__ import annotations
