@@ -27,25 +27,3 @@ def test_where_llama_cpp_was_built_for_a_gpu(monkeypatch, options, made):
 def test_where_it_was_not(monkeypatch):
     monkeypatch.setattr(forecast, "may_offload", lambda: False)
     assert engines.apart({}) is None
-
-
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        (["libggml.so", "libggml-base.so", "libggml-cpu.so", "libggml-cpu.so.0"], False),
-        (["libggml-base.so", "libggml-cuda.so"], True),
-        (["libggml-metal.dylib"], True),
-        (["ggml-vulkan.dll"], True),
-        (["libggml-rpc.so.0"], True),
-        (["libggml-blas.so", "libggml-cpu-haswell.so"], False),
-    ],
-)
-def test_a_build_is_known_by_its_libraries(monkeypatch, tmp_path, names, expected):
-    class Spec:
-        submodule_search_locations = (str(tmp_path),)
-
-    (tmp_path / "lib").mkdir()
-    for name in names:
-        (tmp_path / "lib" / name).touch()
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: Spec)
-    assert forecast.may_offload() == expected

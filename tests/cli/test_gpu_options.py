@@ -8,7 +8,7 @@ import pytest
 from command import run
 
 from q3e_local.embedding.engine import EngineConfig
-from q3e_local.llama import binding, forecast
+from q3e_local.llama import binding
 
 pytestmark = pytest.mark.skipif(binding.can_offload(), reason="what a build of llama.cpp without GPUs answers")
 ONE = ("embed", "-m", "demo", "--text", "the budget of the year is decided", "-q", "--no-cache")
@@ -67,8 +67,3 @@ def test_what_a_server_gets_of_them(monkeypatch):
         run("serve", "--device", "CUDA0,CUDA1", "--gpu-layers", "12", "--kv-type", "q8_0")
     (config,) = configs
     assert (config.devices, config.n_gpu_layers, config.kv_type) == (("CUDA0", "CUDA1"), 12, "q8_0")
-
-
-def test_a_build_without_gpus_starts_no_process_to_ask_for_them(monkeypatch):
-    monkeypatch.setattr(forecast, "Child", lambda *_: pytest.fail("a process was started"))
-    assert (forecast.may_offload(), forecast.devices()) == (False, [])
