@@ -12,6 +12,8 @@ from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import OptionError
 from q3e_local.gguf.model_file import inspect
 from q3e_local.llama import binding, forecast
+from q3e_local.llama.settings import kept
+from q3e_local.llama.settings.defaults import Tuned
 
 
 @pytest.mark.parametrize(
@@ -61,6 +63,15 @@ if __name__ == "__main__":
 def test_layers_are_expected_where_an_engine_will_put_them(tiny_gguf, monkeypatch, options, n):
     monkeypatch.setattr(forecast, "devices", lambda: [device()])
     assert forecast.expected(inspect(tiny_gguf("f32")), EngineConfig(**options)).n_on_gpu == n
+
+
+def test_a_gpu_that_the_cpu_beat_is_not_expected_to_be_used(tiny_gguf, monkeypatch):
+    monkeypatch.setattr(forecast, "devices", lambda: [device(kind="integrated")])
+    info = inspect(tiny_gguf("f32"))
+    place = forecast.expected(info, EngineConfig()).place
+    kept.keep(info.digest, kept.here(binding.version(), place=place), Tuned(None, None, "2026-11-30", 0))
+    assert not forecast.expected(info, EngineConfig()).on_gpu
+    assert forecast.expected(info, EngineConfig(device="CUDA0")).all_on_gpu
 
 
 def test_a_device_that_is_not_here_is_refused_before_anything_is_loaded(tiny_gguf, monkeypatch):

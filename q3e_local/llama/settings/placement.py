@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import OptionError
 from q3e_local.gguf.model_file import ModelInfo
-from q3e_local.llama.settings.defaults import Settings
+from q3e_local.llama.settings.defaults import Settings, Tuned
 from q3e_local.llama.settings.memory import KEPT_BYTES_MAX, ContextPlan, for_batches, needed_bytes
 
 # Beside what is planned for, a driver takes memory for programs and for products of large matrices while it computes,
@@ -153,6 +154,14 @@ def plan(info: ModelInfo, context: ContextPlan, devices: Sequence[Device], n_wan
     why = f"{device_bytes(info, context, n_layers, 1) / 1e9:.1f} GB are needed for all, {free:.1f} GB are free"
     placement = _placed(info, context, everywhere, n, why) if n else Placement(n_layers, why=why)
     return replace(placement, is_short=True)
+
+
+def unless_beaten(placement: Placement, config: EngineConfig, tuned: Tuned | None) -> Placement:
+    """The CPU in its place, where tuning found that faster and no option asks for the GPU."""
+    is_asked_for = config.n_gpu_layers is not None or config.devices is not None
+    if not placement.on_gpu or is_asked_for or tuned is None or tuned.n_gpu_layers != 0:
+        return placement
+    return placement.on_cpu(f"the CPU was faster when tuned on {tuned.day}")
 
 
 def fewer(placement: Placement, info: ModelInfo, context: ContextPlan, devices: Sequence[Device]) -> Placement:
