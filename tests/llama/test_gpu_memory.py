@@ -155,6 +155,24 @@ def test_the_gpu_that_the_cpu_beat_is_left_alone_unless_it_is_asked_for(f32, mon
     assert placed(info, EngineConfig(), kernels).on_gpu
 
 
+def test_what_a_driver_takes_of_the_margin_is_not_missing_for_the_batches_that_were_planned(f32, monkeypatch, caplog):
+    info, margin = inspect(f32), 1 << 30
+    context = for_batches(32, 64, tap=True)
+    weights = sum(info.layer_bytes) + info.output_bytes
+    needed = device_bytes(info, context, info.n_layer, 1)
+    here = pretend(monkeypatch, device(free=(needed + margin) / 1e9))
+    load_weights = binding.Weights
+
+    def loaded(*arguments: Any) -> binding.Weights:
+        here[:] = [device(free=(needed - weights + margin - 300_000_000) / 1e9)]
+        return load_weights(*arguments)
+
+    monkeypatch.setattr(binding, "Weights", loaded)
+    with LlamaEngine(f32, small()) as engine:
+        assert (engine.placement.all_on_gpu, engine.n_batch) == (True, 32)
+    assert warnings(caplog) == []
+
+
 # What is refused
 
 
@@ -332,6 +350,30 @@ def test_weights_on_a_card_need_not_fit_into_the_machine(f32, sequences, expecte
 
 
 # Prefixes
+
+
+@pytest.mark.parametrize(
+    ("line", "is_on"),
+    [
+        (b"resolve_fused_ops: Flash Attention not supported, set to disabled\n", False),
+        (b"resolve_fused_ops: Flash Attention enabled\n", True),
+    ],
+)
+def test_whether_llama_cpp_left_flash_attention_off_is_read_from_its_words(f32, monkeypatch, line, is_on):
+    make = binding.lib.llama_init_from_model
+
+    def says(model: Any, params: Any) -> Any:
+        binding.native_log(2, line, None)
+        return make(model, params)
+
+    monkeypatch.setattr(binding.lib, "llama_init_from_model", says)
+    weights = binding.Weights(str(f32).encode())
+    options = {"n_ctx": 256, "n_batch": 32, "n_seq_max": 1, "n_threads": 1, "pooling": binding.POOLING_NONE}
+    for exact in (False, True):  # in f32 there is none in any case
+        context = binding.Context(weights, exact=exact, **options)
+        assert context.flash_attention == (is_on and not exact)
+        context.free()
+    weights.free()
 
 
 @pytest.mark.parametrize(
