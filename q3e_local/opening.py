@@ -6,30 +6,37 @@ The one place that joins the parts: names to files, files to engines, engines to
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from q3e_local.embedding.embedder import Embedder
-    from q3e_local.embedding.engine import EngineConfig
+    from q3e_local.embedding.engine import Engine, EngineConfig
     from q3e_local.embedding.text_model import TextModel
     from q3e_local.gguf.model_kind import ModelKind
-    from q3e_local.llama.engine import LlamaEngine
     from q3e_local.models.installed import Located
     from q3e_local.reranking.rank_model import RankModel
     from q3e_local.reranking.reranker import Reranker
 
+    MakeEngine = Callable[[Path, EngineConfig, ModelKind], Engine]
+
 
 def load(
-    model: str | os.PathLike[str] | None = None, *, cache: bool | str | os.PathLike[str] | None = None, **options: Any
+    model: str | os.PathLike[str] | None = None,
+    *,
+    cache: bool | str | os.PathLike[str] | None = None,
+    engine: MakeEngine | None = None,
+    **options: Any,
 ) -> Embedder:
     """Load a model by name or path; None is DEFAULT_MODEL. `options` are EngineConfig's, such as `n_threads`.
 
     A name that ends in `-query`, or a name of your own from `config.toml`, also says what is done to the texts of a
     request that does not say it: an EmbedRequest need not, while `embed_documents` and `embed_query` always do.
     `cache` keeps vectors for the next time: True in the usual file, which the command line and the server use too;
-    a path in that file; `redis://host:port/db` in a server.
+    a path in that file; `redis://host:port/db` in a server. `engine` makes the engine of a file, where that is not to
+    be llama.cpp in this process.
 
     Downloads nothing. Raises ModelError (unknown, not here, broken or of another kind), OptionError,
     NotEnoughMemoryError, or EngineError where llama.cpp itself cannot be loaded.
@@ -43,8 +50,8 @@ def load(
     vector_cache = open_cache(cache)
     named = names.resolve(DEFAULT_MODEL if model is None else model)
     located = named.located
-    engine = _engine(located, config, "embedder")
-    return Embedder(engine, located.name, located.prompts, named.defaults, vector_cache, located.loads_as)
+    made = _engine(located, config, "embedder", engine)
+    return Embedder(made, located.name, located.prompts, named.defaults, vector_cache, located.loads_as)
 
 
 def connect(server: str | Sequence[str], model: str | os.PathLike[str] | None = None) -> TextModel:
@@ -91,9 +98,13 @@ def connect_reranker(server: str, model: str | os.PathLike[str] | None = None) -
 
 
 def load_reranker(
-    model: str | os.PathLike[str] | None = None, *, cache: bool | str | os.PathLike[str] | None = None, **options: Any
+    model: str | os.PathLike[str] | None = None,
+    *,
+    cache: bool | str | os.PathLike[str] | None = None,
+    engine: MakeEngine | None = None,
+    **options: Any,
 ) -> Reranker:
-    """Load a reranker by name or path; None is DEFAULT_RERANKER. `options` and `cache` are those of `load`.
+    """Load a reranker by name or path; None is DEFAULT_RERANKER. The options are those of `load`.
 
     A reranker whose file no card vouches for must put a right answer above a wrong one before it is handed out.
 
@@ -109,8 +120,8 @@ def load_reranker(
     vector_cache = open_cache(cache)
     named = names.resolve(DEFAULT_RERANKER if model is None else model)
     located = named.located
-    engine = _engine(located, config, "reranker")
-    reranker = Reranker(engine, located.name, located.rerank_prompts, vector_cache, named.defaults)
+    made = _engine(located, config, "reranker", engine)
+    reranker = Reranker(made, located.name, located.rerank_prompts, vector_cache, named.defaults)
     if located.card is None:
         try:
             prove(reranker)
@@ -131,12 +142,14 @@ def _config(options: dict[str, Any]) -> EngineConfig:
     return EngineConfig(**options)
 
 
-def _engine(located: Located, config: EngineConfig, kind: ModelKind) -> LlamaEngine:
+def _engine(located: Located, config: EngineConfig, kind: ModelKind, make: MakeEngine | None) -> Engine:
     """The engine of a model, which must be of this kind. Call it last: importing llama.cpp takes a while."""
     from q3e_local.errors import EngineError
     from q3e_local.models.kinds import check_file
 
     check_file(located, kind)
+    if make is not None:
+        return make(located.path, config, kind)
     try:
         from q3e_local.llama.engine import LlamaEngine
     except (ImportError, OSError, RuntimeError) as error:

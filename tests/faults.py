@@ -19,7 +19,9 @@ from fake import FakeEngine
 
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import EngineError, ModelFileError, NotEnoughMemoryError
-from q3e_local.llama.kernels.choice import Kernels
+from q3e_local.llama.kernels.choice import Kernels, Taken
+from q3e_local.llama.settings.defaults import Host, defaults
+from q3e_local.llama.settings.placement import Placement
 from q3e_local.server.workers.worker import WorkerEngine
 
 # How a process with a worker may end.
@@ -34,7 +36,8 @@ ENDS: dict[str, Callable[[WorkerEngine], object]] = {
 class FaultyEngine(FakeEngine):
     """The fake, which does what a text says: `abort`, `assert`, `deaf`, `raise`, `memory`, `log`, `sleep`, ..."""
 
-    n_vocab, n_bytes, on_gpu = 257, 1_000_000, False
+    n_vocab, n_bytes = 257, 1_000_000
+    placement, settings, tap, kernels_taken = Placement(1), defaults(Host(1)), True, Taken()
     kernels = Kernels("avx2", "the fastest that this CPU runs")
 
     def decode(
@@ -85,6 +88,35 @@ class FaultyEngine(FakeEngine):
         if what == "sleep":
             logging.getLogger("q3e_local.llama.engine").warning("asleep")
             time.sleep(60)
+
+
+class EngineOnGpu(FaultyEngine):
+    """The faulty one, with as many of its 4 layers on a GPU as it is told.
+
+    `memory of the gpu` aborts while any layer is there, `once` the first process that gets it, `always` each.
+    """
+
+    def __init__(self, path: Path, config: EngineConfig) -> None:
+        super().__init__(n_batch=config.n_batch or 64)
+        self.placement = Placement(4, 4 if config.n_gpu_layers is None else config.n_gpu_layers)
+        self._once = path.with_suffix(".once")
+
+    def do(self, what: str) -> None:
+        aborts = what == "always" or (what == "memory of the gpu" and self.placement.on_gpu)
+        if what == "once" and not self._once.exists():
+            self._once.touch()
+            aborts = True
+        super().do("abort" if aborts else what)
+
+
+def open_on_gpu(path: Path, config: EngineConfig) -> EngineOnGpu:
+    """Each process adds a line with its layers to `<path>.tries`. In a file `full`, no layer can be loaded there."""
+    engine = EngineOnGpu(path, config)
+    with path.with_suffix(".tries").open("a", encoding="ascii") as tries:
+        tries.write(f"{engine.placement.n_on_gpu} {engine.n_batch}\n")
+    if path.read_text(encoding="ascii") == "full" and engine.placement.on_gpu:
+        os.abort()
+    return engine
 
 
 def open_tuned(path: Path, config: EngineConfig) -> FaultyEngine:

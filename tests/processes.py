@@ -24,7 +24,7 @@ QUICK = "not process and not slow"  # what `make quick` says to pytest
 # Names that start processes, whatever module they are taken from.
 STARTERS = {
     "subprocess", "multiprocessing", "Popen", "SPAWN", "Child", "ModelInChild", "WorkerEngine", "WorkerProcess",
-    "LocalService", "quantize",
+    "SteadyEngine", "LocalService", "quantize",
 }  # fmt: skip
 # Small programs that libraries ask about the machine, once: they cost nothing.
 _HARMLESS = ("lscpu", "uname", "fc-list")
@@ -41,6 +41,7 @@ FILES = {
     "models/test_names.py::test_what_measures_a_model_knows_it_by_all_its_names",
     "reading/test_office.py",
     "scripts/test_bench_kernels.py",
+    "scripts/test_build_gpu.py",
     "scripts/test_bench_lengths.py",
     "scripts/test_compare.py",
     "scripts/test_compare_peers.py",

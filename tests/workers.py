@@ -10,12 +10,14 @@ from fake import FakeEngine
 
 from q3e_local.errors import EngineError
 from q3e_local.llama.kernels.choice import Kernels
+from q3e_local.llama.settings.placement import Placement
 from q3e_local.models.installed import Located
 
 
 class FakeWorker(FakeEngine):
     """The fake engine; `failure` is raised by loading, which waits for `go_on`."""
 
+    placement = Placement(1)
     n_vocab, on_gpu, n_restarts, n_deaths, is_running = 257, False, 0, 0, True
     kernels = Kernels("avx2", "the fastest that this CPU runs")
 

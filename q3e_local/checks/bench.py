@@ -157,13 +157,14 @@ def _measured(
         tokens_per_s=done / seconds,
         texts_per_s=n_texts / seconds,
         latency_ms=latency,
-        peak_bytes=machine.peak_memory(),
+        peak_bytes=_engine(embedder).peak_bytes,
         kernels=_engine(embedder).kernels_taken.since(before),
     )
 
 
 def _engine(model: Embedder | Reranker) -> LlamaEngine:
-    return cast("LlamaEngine", model.engine)  # models in this process have no other
+    # On a GPU it is one in a process of its own, which says the same of itself.
+    return cast("LlamaEngine", model.engine)
 
 
 class Texts:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from q3e_local import machine
 from q3e_local.checks.bench import MakeTexts
 from q3e_local.llama.kernels.choice import Taken
 from q3e_local.reranking.reranker import Reranker
@@ -49,7 +48,7 @@ def measure(
     small, documents are shorter.
     """
     reranker.rank(*_call(make, SIZES["short"], 2))  # the first call makes buffers
-    engine = cast("LlamaEngine", reranker.engine)  # models in this process have no other
+    engine = cast("LlamaEngine", reranker.engine)  # or one in a process of its own, which says the same of itself
     ends, speed = clock() + budget_s, 0.0
     for n_left, (size, n_tokens) in zip((3, 2, 1), SIZES.items(), strict=True):
         share_s = max(0.0, ends - clock()) / n_left
@@ -74,7 +73,7 @@ def measure(
             seconds=seconds,
             tokens_per_s=speed,
             documents_per_s=n_documents / seconds,
-            peak_bytes=machine.peak_memory(),
+            peak_bytes=engine.peak_bytes,
             kernels=engine.kernels_taken.since(before),
         )
 

@@ -12,37 +12,24 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
+from q3e_local.checks.measured import LENGTHS, SAMPLE_S, SAMPLE_TOKENS, Row, mean
 from q3e_local.checks.tune_child import ModelInChild
+from q3e_local.checks.tune_devices import Contest, cpu_against_gpu
 from q3e_local.errors import CrashError, NotEnoughMemoryError
+from q3e_local.llama import forecast
 from q3e_local.llama.settings.defaults import TUNABLE, Host, Reason, Tuned, defaults, other_threads
 from q3e_local.llama.settings.kept import Platform
-from q3e_local.llama.settings.placement import CPU
+from q3e_local.llama.settings.placement import CPU, chosen
 from q3e_local.llama.settings.trials import Race
 from q3e_local.wording.endings import manner
 
-LENGTHS = {"short": 16, "medium": 128}  # tokens of a text
 _N_BATCHES = (1024, 2048)  # batches smaller than the default have won nowhere
 _N_BATCHES_ON_GPU = (512, 2048, 4096)
-_SAMPLE_S = 0.5  # about how long the texts of a size are to take in a round
-_SAMPLE_TOKENS = (128, 16_384)  # at least and at most
 _SPARE = 1.2  # factor on the estimate of a budget, since speeds differ between settings
-
-
-@dataclass(frozen=True)
-class Row:
-    """A value of a setting: its speeds by size of text, in tokens a second, as medians of the rounds."""
-
-    setting: str
-    value: int
-    speeds: dict[str, float]
-    ratio: float | None  # to the speed of the value used so far, median of the rounds; None for that value
-    n_rounds: int
-    is_best: bool
-    crash: str | None = None  # how the process ended with it, if it did
 
 
 @dataclass(frozen=True)
@@ -54,6 +41,7 @@ class TuneResult:
     left_out: list[str]
     seconds: float
     left_out_s: float = 0.0  # about how much more time the settings need that there was no time for
+    contest: Contest | None = None  # where a GPU shares the CPU's memory
 
     @property
     def enough_s(self) -> int:
@@ -69,12 +57,29 @@ class TuneResult:
 def tune(path: Path, budget_s: float, tell: Callable[[str], None]) -> tuple[TuneResult, Platform]:
     """Load a model in a child process and measure it: the result, and where it counts.
 
-    Raises what loading raises, and CrashError where the default settings end the process already.
+    A GPU that computes with the machine's memory must first beat the CPU; where it does not, the CPU is tuned. Raises
+    what loading raises, and CrashError where the default settings end the process already.
     """
-    with closing(ModelInChild(path)) as model:
+
+    def tuned(model: ModelInChild, seconds: float) -> TuneResult:
         platform = model.platform
-        tuning = Tuning(model, Host(platform.n_cores, platform.place not in (None, CPU)), platform.n_cpus, tell=tell)
-        return tuning.run(budget_s), platform
+        on_gpu = platform.place not in (None, CPU)
+        return Tuning(model, Host(platform.n_cores, on_gpu), platform.n_cpus, tell=tell).run(seconds)
+
+    # By name, as an earlier tuning may have left it alone.
+    names = ",".join(device.name for device in chosen(forecast.devices(), None))
+    with closing(ModelInChild(path, device=names or None)) as model:
+        if not model.placement.is_unified:
+            return tuned(model, budget_s), model.platform
+        with closing(ModelInChild(path, n_gpu_layers=0)) as on_cpu:
+            contest = cpu_against_gpu(on_cpu, model, budget_s / 2, tell)
+            winner = on_cpu if contest.cpu_is_faster else model
+            return _after(contest, tuned(winner, budget_s - contest.seconds)), winner.platform
+
+
+def _after(contest: Contest, result: TuneResult) -> TuneResult:
+    rows, left_out = [*contest.rows, *result.rows], [*contest.left_out, *result.left_out]
+    return replace(result, rows=rows, left_out=left_out, contest=contest, seconds=contest.seconds + result.seconds)
 
 
 @dataclass
@@ -102,8 +107,8 @@ class Tuning:
         self.model.use(self._settings)
         self._warm_up()
         if not self.host.on_gpu:
-            least, most = _SAMPLE_TOKENS
-            n_tokens = max(least, min(most, int(_SAMPLE_S * self._speed)))
+            least, most = SAMPLE_TOKENS
+            n_tokens = max(least, min(most, int(SAMPLE_S * self._speed)))
             work = dict.fromkeys(LENGTHS, n_tokens // LENGTHS["medium"] * LENGTHS["medium"])  # whole texts
             self._try("n_threads", other_threads(self.host.n_cores, self.n_cpus), work)
         others = _N_BATCHES_ON_GPU if self.host.on_gpu else _N_BATCHES
@@ -154,8 +159,8 @@ class Tuning:
                     race.drop(value)
             if first in crashes:
                 break
-            race.add({value: _mean(measured[value][-1]) for value in (first, *race.left)})
-            self._speed = _mean(measured[first][-1])
+            race.add({value: mean(measured[value][-1]) for value in (first, *race.left)})
+            self._speed = mean(measured[first][-1])
         self._say_crashes(setting, crashes)
         if first in crashes:
             self._add_rows(setting, None, {value: measured[value] for value in crashes}, crashes)
@@ -200,8 +205,3 @@ class Tuning:
     def _texts(self, n_tokens: int, size: str) -> list[str]:
         length = min(n_tokens, LENGTHS[size])
         return self.model.make(max(1, n_tokens // length), length)
-
-
-def _mean(speeds: dict[str, float]) -> float:
-    """Geometric, so that each size of text counts the same."""
-    return math.exp(statistics.fmean(math.log(speed) for speed in speeds.values()))

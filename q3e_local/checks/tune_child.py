@@ -16,6 +16,7 @@ from q3e_local.errors import CrashError
 from q3e_local.llama.child import Child
 from q3e_local.llama.settings.defaults import Settings
 from q3e_local.llama.settings.kept import Platform
+from q3e_local.llama.settings.placement import Placement
 
 if TYPE_CHECKING:
     from q3e_local.llama.engine import LlamaEngine
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 class MeasuredModel:
     """A loaded model and texts for it, which `seed` decides. Raises what loading raises."""
 
-    def __init__(self, path: Path, seed: int) -> None:
-        self._embedder = q3e_local.load(path)
+    def __init__(self, path: Path, options: dict[str, Any], seed: int) -> None:
+        self._embedder = q3e_local.load(path, **options)
         self._engine = cast("LlamaEngine", self._embedder.engine)  # `load` makes no other
         self._texts = Texts(path, self._engine.tokenize, seed)
 
@@ -33,6 +34,9 @@ class MeasuredModel:
         from q3e_local.llama import loading
 
         return loading.platform(self._engine.placement, self._engine.kernels)
+
+    def placement(self) -> Placement:
+        return self._engine.placement
 
     def use(self, settings: Settings) -> None:
         self._engine.use(settings)
@@ -49,11 +53,11 @@ class MeasuredModel:
 class ModelInChild:
     """A MeasuredModel in a child process. A call that finds no process, the first or one after a crash, starts one.
 
-    Each call may raise CrashError.
+    `options` are those of `load`. Each call may raise CrashError.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, **options: Any) -> None:
+        self._path, self._options = path, options
         self._child: Child | None = None
         self._n_starts = 0
 
@@ -62,6 +66,12 @@ class ModelInChild:
         """Where the result counts."""
         platform: Platform = self._ask("platform")
         return platform
+
+    @cached_property
+    def placement(self) -> Placement:
+        """Where the layers are."""
+        placement: Placement = self._ask("placement")
+        return placement
 
     def use(self, settings: Settings) -> None:
         """Go on with these settings."""
@@ -85,7 +95,7 @@ class ModelInChild:
 
     def _ask(self, method: str, *arguments: object) -> Any:
         if self._child is None:
-            self._child = Child(MeasuredModel, self._path, self._n_starts)
+            self._child = Child(MeasuredModel, self._path, self._options, self._n_starts)
             self._n_starts += 1
         try:
             return self._child.ask(method, *arguments)

@@ -46,11 +46,17 @@ class EngineConfig:
             if value is not None and not low <= value <= high:
                 raise OptionError(f"{name} must be between {low} and {high}, got {value}")
         if self.kv_type not in get_args(KvType):
-            raise OptionError(f"kv_type must be one of {', '.join(get_args(KvType))}, got {self.kv_type!r}")
+            raise OptionError(
+                f"kv_type must be one of {', '.join(get_args(KvType))}, got {self.kv_type!r}", "kv_type"
+            )
         if self.device is not None and not all(name.strip() for name in self.device.split(",")):
-            raise OptionError(f"device must be names with commas between them, or {NO_DEVICE}, got {self.device!r}")
+            raise OptionError(
+                f"device must be names with commas between them, or {NO_DEVICE}, got {self.device!r}", "device"
+            )
         if self.device == NO_DEVICE and self.n_gpu_layers:
-            raise OptionError(f"device is {NO_DEVICE}, so n_gpu_layers must be 0, got {self.n_gpu_layers}")
+            raise OptionError(
+                f"n_gpu_layers must be 0 where device is {NO_DEVICE}, got {self.n_gpu_layers}", "n_gpu_layers"
+            )
 
     @property
     def devices(self) -> tuple[str, ...] | None:

@@ -37,10 +37,13 @@ class ContextMemory:
         on_device = plan.device_bytes(self._info, placement.n_on_gpu)
         return f"{size(on_device)} beside the model on {self._names}"
 
-    def lack(self, plan: ContextPlan, instead_of: ContextPlan | None = None) -> Lack | None:
+    def lack(
+        self, plan: ContextPlan, instead_of: ContextPlan | None = None, *, is_planned: bool = False
+    ) -> Lack | None:
         """Where there is too little for the plan, and how much; None where it is enough.
 
-        `instead_of` is a context that will be freed before.
+        `instead_of` is a context that will be freed before. `is_planned`: the placement reckoned with this context
+        and left a margin, of which the driver may have taken its part since.
         """
         placement = self._placement
         n = placement.n_on_gpu
@@ -52,12 +55,14 @@ class ContextMemory:
         needed, available = in_ram(self._info), machine.available_memory() + freed_in_ram
         if needed > available:
             return Lack(f"{size(needed)} beside the model, {size(available)} are free", of_gpu=False)
-        rooms = [device.room_bytes for device in devices.again(placement.devices)] if n else []
+        now = devices.again(placement.devices) if n else ()
+        rooms = [device.room_bytes for device in now]
         known = [room for room in rooms if room is not None]
         if not rooms or len(known) < len(rooms):
             return None
         freed = 0 if instead_of is None else instead_of.device_bytes(self._info, n)
-        needed, available = plan.device_bytes(self._info, n), sum(known) + freed
+        there = sum(device.free_bytes for device in now) if is_planned else sum(known)
+        needed, available = plan.device_bytes(self._info, n), there + freed
         if needed > available:
             text = f"{size(needed)} beside the model on {self._names}, where {size(available)} are to be had"
             return Lack(text, of_gpu=not placement.is_unified)

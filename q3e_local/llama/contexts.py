@@ -195,7 +195,7 @@ class Contexts:
 
     def _made_for_batches(self, wanted: ContextPlan, may_shrink: bool) -> PoolingContext:
         plans = batch_plans(wanted, on_gpu=self._placement.on_gpu, may_shrink=may_shrink)
-        made = self._first(plans, _BATCH, wanted.n_batch)
+        made = self._first(plans, _BATCH, wanted.n_batch, is_planned=True)
         self._tell("batches", wanted, made.plan)
         return made
 
@@ -207,11 +207,13 @@ class Contexts:
         between: Callable[[], None] | None = None,
         *,
         replaces_long: bool = False,
+        is_planned: bool = False,
     ) -> PoolingContext:
         """The first of these contexts that there is memory for. Raises the error of the last, as `message` has it."""
         short: NotEnoughMemoryError | None = None
         for plan in plans:
-            lack = self._memory.lack(plan, self._long.plan if replaces_long and self._long is not None else None)
+            replaced = self._long.plan if replaces_long and self._long is not None else None
+            lack = self._memory.lack(plan, replaced, is_planned=is_planned)
             if lack is not None:
                 short = (GpuMemoryError if lack.of_gpu else NotEnoughMemoryError)(message.format(n_tokens, lack.text))
                 continue

@@ -122,6 +122,11 @@ class LlamaEngine:
         """The operations that our kernels computed so far, in this process and not for this engine alone."""
         return in_use.counts()
 
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory that this process had."""
+        return machine.peak_memory()
+
     def tokenize(self, text: str) -> list[int]:
         with self._tokenizing:
             return self._open().weights.tokenize(text.encode("utf-8"))

@@ -12,9 +12,10 @@ from pathlib import Path
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.gguf.model_file import ModelInfo
 from q3e_local.llama.child import Child
+from q3e_local.llama.settings import kept
 from q3e_local.llama.settings.defaults import N_BATCH_ON_GPU
 from q3e_local.llama.settings.memory import for_batches
-from q3e_local.llama.settings.placement import Device, Placement, chosen, plan
+from q3e_local.llama.settings.placement import Device, Placement, chosen, plan, unless_beaten
 
 # A backend of ggml's is a library of its own in the wheel.
 _ON_GPU = re.compile(r"(lib)?ggml-(cann|cuda|hip|metal|musa|opencl|rpc|sycl|vulkan|webgpu|zdnn)\b")
@@ -41,7 +42,8 @@ def expected(info: ModelInfo, config: EngineConfig) -> Placement:
     if config.n_gpu_layers == 0 or config.devices == ():
         return Placement(info.n_layer)
     context = for_batches(config.n_batch or N_BATCH_ON_GPU, config.n_seq_max, config.tap, config.kv_type)
-    return plan(info, context, chosen(devices(), config.devices), config.n_gpu_layers)
+    placement = plan(info, context, chosen(devices(), config.devices), config.n_gpu_layers)
+    return unless_beaten(placement, config, kept.tuned_before_loading(info.digest, placement))
 
 
 class _Asked:

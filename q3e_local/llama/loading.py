@@ -22,7 +22,7 @@ from q3e_local.llama.kernels.choice import Kernels
 from q3e_local.llama.settings import kept
 from q3e_local.llama.settings.defaults import N_BATCH_ON_GPU, TUNABLE, Host, Reason, Settings, settle
 from q3e_local.llama.settings.memory import for_batches
-from q3e_local.llama.settings.placement import Placement, chosen, fewer, plan
+from q3e_local.llama.settings.placement import Placement, chosen, fewer, plan, unless_beaten
 from q3e_local.llama.tap_proof import tap_is_proved
 from q3e_local.wording.counts import size
 
@@ -42,23 +42,21 @@ def placed(info: ModelInfo, config: EngineConfig, kernels: Kernels) -> Placement
             if (value := getattr(config, option)) is not None:
                 none = NO_DEVICE if option == "device" else 0
                 raise OptionError(
-                    f"this llama.cpp was built without a GPU: {option} must be {none}, got {value}; "
-                    "the README says how to build it for one"
+                    f"{option} must be {none}, got {value}: this llama.cpp was built without a GPU; "
+                    "the README says how to build it for one",
+                    option,
                 )
         return Placement(info.n_layer, why="this llama.cpp was built without a GPU")
     some = chosen(devices.devices(), config.devices)
     if not some and config.n_gpu_layers is not None:
         raise OptionError(
-            f"llama.cpp sees no GPU here: n_gpu_layers must be 0, got {config.n_gpu_layers}; "
-            "q3e-local doctor says more"
+            f"n_gpu_layers must be 0, got {config.n_gpu_layers}: llama.cpp sees no GPU here; "
+            "q3e-local doctor says more",
+            "n_gpu_layers",
         )
     context = for_batches(config.n_batch or N_BATCH_ON_GPU, config.n_seq_max, config.tap, config.kv_type)
     placement = plan(info, context, some, config.n_gpu_layers)
-    if placement.on_gpu and config.n_gpu_layers is None and config.devices is None:
-        tuned = kept.find(info.digest, platform(placement, kernels))
-        if tuned is not None and tuned.n_gpu_layers == 0:
-            return placement.on_cpu(f"the CPU was faster when tuned on {tuned.day}")
-    return placement
+    return unless_beaten(placement, config, kept.find(info.digest, platform(placement, kernels)))
 
 
 def platform(placement: Placement, kernels: Kernels) -> kept.Platform:

@@ -40,8 +40,11 @@ def leave_out(tensor: int) -> bool:
 
     ggml has no call for it. This writes into its structure: the operation becomes GGML_OP_NONE, which every backend
     passes over. Where the operation stands is checked on the tensor itself, by the words that ggml has for it; a
-    tensor of another layout stays as it is.
+    tensor of another layout stays as it is. llama.cpp uses a graph again for a batch of the same shape, without the
+    product then.
     """
+    if _op_desc(tensor) == b"NONE":
+        return True
     operation = ctypes.c_int32.from_address(tensor + _OP_OFFSET)
     before = operation.value
     if _op_desc(tensor) != b"MUL_MAT" or not 0 < before < _N_OPS or _op_name(before) != b"MUL_MAT":

@@ -45,7 +45,11 @@ class QueueFullError(ServerError):
 
 
 class WorkerDiedError(ServerError):
-    """The model's process ended while it worked on this request; the next request gets a new one."""
+    """The model's process ended as `cause` says while it worked on this request; the next request gets a new one."""
+
+    def __init__(self, cause: str, advice: str = "") -> None:
+        super().__init__(f"{cause}{advice}")
+        self.cause = cause
 
 
 class StoppingError(ServerError):

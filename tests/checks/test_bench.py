@@ -74,6 +74,7 @@ class Counting(FakeEngine):
     """The fake, with 10 products and an attention of ours in each batch."""
 
     kernels = Kernels(None, "Q3E_KERNELS=off", faster=("unset Q3E_KERNELS",))
+    peak_bytes = 2_000_000
 
     @property
     def kernels_taken(self) -> Taken:

@@ -19,6 +19,7 @@ from q3e_local.gguf.model_file import inspect
 from q3e_local.llama import binding
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.settings.memory import ContextPlan
+from q3e_local.models import names
 
 
 def test_memory_for_logits_grows_with_the_texts_of_a_batch_and_not_with_its_tokens(f32):
@@ -129,3 +130,28 @@ def test_a_long_text_keeps_its_context_while_many_batches_go_between_its_pieces(
         before = engine.counts.n_tokens
         engine.decode([[*long[:-1], 7, eos_id]])
         assert engine.counts.n_tokens - before == 64  # its context is still there
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+@pytest.mark.parametrize("n_batch", [64, 512])
+def test_a_plan_is_an_upper_bound_of_what_llama_cpp_says_it_takes(caplog, kv_type, n_batch):
+    """On the demo model, whose vocabulary and heads are of real sizes, as those of the tiny models are not."""
+    path = names.resolve("demo").located.path
+    info, plan = inspect(path), ContextPlan(2048, n_batch, 8, tap=True, kv_type=kv_type)
+    weights = binding.Weights(str(path).encode())
+    with caplog.at_level(logging.DEBUG, "q3e_local.llama"):
+        context = binding.Context(
+            weights, n_ctx=plan.n_ctx, n_batch=plan.n_batch, n_seq_max=plan.n_seq_max, n_threads=1,
+            pooling=binding.POOLING_NONE, kv_type=kv_type, eval_callback=lambda tensor, ask: False,
+        )  # fmt: skip
+    context.free()
+    weights.free()
+    lines = [record.getMessage() for record in caplog.records]
+    # Of keys and values, of the graph and of logits.
+    found = {
+        kind: [line for line in lines if f"{kind} buffer size =" in line] for kind in ("KV", "compute", "output")
+    }
+    taken = {kind: sum(float(line.split("=")[1].split()[0]) for line in of) * 2**20 for kind, of in found.items()}
+    kv = plan.n_ctx * info.kv_bytes_per_token * (34 / 64 if kv_type == "q8_0" else 1)
+    assert taken["KV"] == pytest.approx(kv, rel=0.01)
+    assert sum(taken.values()) <= plan.n_bytes(info) <= 2.5 * sum(taken.values())

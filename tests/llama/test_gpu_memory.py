@@ -113,20 +113,24 @@ def test_no_layers_or_no_device_mean_the_cpu_and_llama_cpp_gets_no_device(f32, m
 
 def test_layers_without_a_gpu_and_devices_that_are_not_there_are_refused(f32, monkeypatch):
     pretend(monkeypatch)
-    with pytest.raises(OptionError, match="sees no GPU here: n_gpu_layers must be 0, got 3"):
+    with pytest.raises(OptionError, match=r"^n_gpu_layers must be 0, got 3: llama\.cpp sees no GPU here"):
         LlamaEngine(f32, EngineConfig(n_gpu_layers=3))
-    with pytest.raises(OptionError, match=r"no device 'CUDA1'; those that llama\.cpp sees here: none"):
+    with pytest.raises(
+        OptionError, match=r"^device must be one that llama\.cpp sees here, got 'CUDA1'; there is none"
+    ):
         LlamaEngine(f32, EngineConfig(device="CUDA1"))
     pretend(monkeypatch, device())
-    with pytest.raises(OptionError, match=r"no device 'CUDA1'; .*CUDA0: NVIDIA GeForce RTX 3060"):
+    with pytest.raises(OptionError, match="got 'CUDA1'; there is CUDA0: NVIDIA GeForce RTX 3060"):
         LlamaEngine(f32, EngineConfig(device="CUDA0,CUDA1"))
     monkeypatch.setattr(binding, "can_offload", lambda: False)
-    with pytest.raises(OptionError, match="built without a GPU: device must be none, got CUDA0"):
+    with pytest.raises(
+        OptionError, match=r"^device must be none, got CUDA0: this llama\.cpp was built without a GPU"
+    ):
         LlamaEngine(f32, EngineConfig(device="CUDA0"))
 
 
 def test_options_that_contradict_each_other_are_refused():
-    with pytest.raises(OptionError, match="device is none, so n_gpu_layers must be 0, got 2"):
+    with pytest.raises(OptionError, match="n_gpu_layers must be 0 where device is none, got 2"):
         EngineConfig(device="none", n_gpu_layers=2)
     with pytest.raises(OptionError, match="device must be names with commas between them, or none, got 'A,,B'"):
         EngineConfig(device="A,,B")
@@ -149,6 +153,24 @@ def test_the_gpu_that_the_cpu_beat_is_left_alone_unless_it_is_asked_for(f32, mon
     assert placed(info, EngineConfig(n_gpu_layers=1), kernels).n_on_gpu == 1
     pretend(monkeypatch, device("Vulkan0", kind="integrated", description="another"))
     assert placed(info, EngineConfig(), kernels).on_gpu
+
+
+def test_what_a_driver_takes_of_the_margin_is_not_missing_for_the_batches_that_were_planned(f32, monkeypatch, caplog):
+    info, margin = inspect(f32), 1 << 30
+    context = for_batches(32, 64, tap=True)
+    weights = sum(info.layer_bytes) + info.output_bytes
+    needed = device_bytes(info, context, info.n_layer, 1)
+    here = pretend(monkeypatch, device(free=(needed + margin) / 1e9))
+    load_weights = binding.Weights
+
+    def loaded(*arguments: Any) -> binding.Weights:
+        here[:] = [device(free=(needed - weights + margin - 300_000_000) / 1e9)]
+        return load_weights(*arguments)
+
+    monkeypatch.setattr(binding, "Weights", loaded)
+    with LlamaEngine(f32, small()) as engine:
+        assert (engine.placement.all_on_gpu, engine.n_batch) == (True, 32)
+    assert warnings(caplog) == []
 
 
 # What is refused
@@ -328,6 +350,30 @@ def test_weights_on_a_card_need_not_fit_into_the_machine(f32, sequences, expecte
 
 
 # Prefixes
+
+
+@pytest.mark.parametrize(
+    ("line", "is_on"),
+    [
+        (b"resolve_fused_ops: Flash Attention not supported, set to disabled\n", False),
+        (b"resolve_fused_ops: Flash Attention enabled\n", True),
+    ],
+)
+def test_whether_llama_cpp_left_flash_attention_off_is_read_from_its_words(f32, monkeypatch, line, is_on):
+    make = binding.lib.llama_init_from_model
+
+    def says(model: Any, params: Any) -> Any:
+        binding.native_log(2, line, None)
+        return make(model, params)
+
+    monkeypatch.setattr(binding.lib, "llama_init_from_model", says)
+    weights = binding.Weights(str(f32).encode())
+    options = {"n_ctx": 256, "n_batch": 32, "n_seq_max": 1, "n_threads": 1, "pooling": binding.POOLING_NONE}
+    for exact in (False, True):  # in f32 there is none in any case
+        context = binding.Context(weights, exact=exact, **options)
+        assert context.flash_attention == (is_on and not exact)
+        context.free()
+    weights.free()
 
 
 @pytest.mark.parametrize(

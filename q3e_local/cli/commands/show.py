@@ -27,15 +27,15 @@ def show(name: str, as_json: bool) -> None:
     """Show what a model's file says, what was checked, and the memory it needs."""
     from q3e_local.embedding.engine import EngineConfig
     from q3e_local.embedding.request import DIM_MIN
+    from q3e_local.llama import forecast
     from q3e_local.llama.settings import kept
     from q3e_local.llama.settings.memory import needed_bytes
-    from q3e_local.llama.settings.placement import Placement
     from q3e_local.models import names
 
     named, config = names.resolve(name), EngineConfig()
     located = named.located
     info = located.inspect()
-    chosen = kept.planned(info.digest, config, Placement(info.n_layer))
+    chosen = kept.planned(info.digest, config, forecast.expected(info, config))
     digest = installed.recorded_sha256(located)
     checked = f"header, SHA-256 {digest}" if digest else "header"
     memory = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,8 @@ from q3e_local.cli.writing.show import print_boxed, print_json
 from q3e_local.errors import OptionError, OutputError
 
 if TYPE_CHECKING:
-    from q3e_local.checks.tune import Row, TuneResult
+    from q3e_local.checks.measured import Row
+    from q3e_local.checks.tune import TuneResult
     from q3e_local.llama.settings.defaults import Tuned
     from q3e_local.llama.settings.kept import Platform
 
@@ -61,12 +64,13 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
     digest = located.inspect().digest
     rows = [asdict(row) for row in result.rows]
     kept, best = None, result.best
+    if result.contest is not None and result.contest.kept is not None:
+        with _kept():
+            keep(digest, result.contest.platform, result.contest.kept, rows)
     if result.is_anything:
-        try:
+        with _kept():
             file, best = keep(digest, platform, result.best, rows)
             kept = str(file)
-        except OSError as error:
-            raise OutputError(f"cannot keep what was found: {error}") from None
     if as_json:
         facts: dict[str, Any] = {"model": located.name, "digest": digest, "place": asdict(platform), "kept_in": kept}
         facts |= {"best": asdict(result.best), "from_before": _from_before(result, best)}
@@ -74,6 +78,15 @@ def tune(model: str, seconds: float, reset: bool, offline: bool, as_json: bool, 
         print_json(facts)
     else:
         _print(located.name, platform, result, best)
+
+
+@contextmanager
+def _kept() -> Iterator[None]:
+    """Say as an OutputError that something cannot be kept."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot keep what was found: {error}") from None
 
 
 def _reset(model: str) -> None:
@@ -95,11 +108,16 @@ def _from_before(result: TuneResult, best: Tuned) -> dict[str, Any]:
 
 def _print(model: str, platform: Platform, result: TuneResult, best: Tuned) -> None:
     from q3e_local.llama.settings.defaults import TUNABLE
+    from q3e_local.llama.settings.placement import CPU
 
     click.echo(
         f"{model} on {platform.cpu}, {platform.n_cores} cores, kernels {platform.kernels}, "
         f"llama-cpp-python {platform.binding}"
     )
+    if platform.place != CPU:
+        click.echo(f"layers: {platform.place}")
+    if result.contest is not None and result.contest.cpu_is_faster:
+        click.echo(f"the CPU is faster: {result.contest.platform.place} is left alone unless --device names it")
     _print_rows(result.rows)
     for what in result.left_out:
         click.echo(f"left out: {what}")

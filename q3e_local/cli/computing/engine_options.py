@@ -6,11 +6,12 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from q3e_local.cli.option_groups import as_one, group
+from q3e_local.embedding.engine import KvType
 from q3e_local.errors import OptionError
 
 _LOGGER = logging.getLogger("q3e_local.settings")
@@ -21,14 +22,34 @@ class EngineOptions:
     """The values of these options, named as in EngineConfig but for `explain`. None: chosen for this machine."""
 
     n_threads: int | None = None
+    device: str | None = None
     n_gpu_layers: int | None = None
+    kv_type: KvType | None = None
     n_batch: int | None = None
     explain: bool = False
 
     @property
     def config(self) -> dict[str, Any]:
         """The values that EngineConfig takes."""
-        return {name: value for name, value in vars(self).items() if name != "explain"}
+        given = {name: value for name, value in vars(self).items() if name != "explain"}
+        # Of this one None is no value: it has a default that every machine shares.
+        return {name: value for name, value in given.items() if name != "kv_type" or value is not None}
+
+
+class Layers(click.ParamType[int | None]):
+    """A number of layers from 0 on, or `auto`, which is None."""
+
+    name = "layers"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "N|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value == "auto":
+            return None
+        if isinstance(value, int) or (value.isascii() and value.isdigit()):
+            return int(value)
+        self.fail(f"{value!r} is neither a number from 0 on nor auto.", param, ctx)
 
 
 ENGINE_PARAMETERS = frozenset(EngineOptions.__dataclass_fields__)
@@ -39,8 +60,16 @@ engine_options = group(
         help="CPU threads. [default: as tuned, or this process's physical cores]",
     ),
     click.option(
-        "--gpu-layers", "n_gpu_layers", type=click.IntRange(0),
-        help="Layers on the GPU. [default: all if llama.cpp was built for one]",
+        "--device", metavar="NAME[,NAME]|none",
+        help="GPUs that may compute, by their names in q3e-local doctor; none: the CPU alone. [default: chosen]",
+    ),
+    click.option(
+        "--gpu-layers", "n_gpu_layers", type=Layers(),
+        help="Layers on the GPU, the last ones of the model; auto: as many as fit into its memory. [default: auto]",
+    ),
+    click.option(
+        "--kv-type", type=click.Choice(get_args(KvType)),
+        help="Of keys and values: q8_0 halves the memory of long texts, and changes vectors a little. [default: f16]",
     ),
     click.option(
         "--batch-tokens", "n_batch", type=click.IntRange(32, 65_536),

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from q3e_local.cli.again import again
+from q3e_local.cli.computing.engines import apart
 from q3e_local.cli.progress import bar, status
 from q3e_local.cli.stopping import abandon, abandonable
 from q3e_local.cli.terminal import say
@@ -42,14 +43,16 @@ def load(model: str, offline: bool, quiet: bool, **options: Any) -> Embedder:
     """The library's `load`, after pulling what is missing. Raises what both raise."""
     import q3e_local
 
-    return _loaded(lambda: q3e_local.load(model, **options), model, offline, quiet, "embedder")
+    return _loaded(lambda: q3e_local.load(model, engine=apart(options), **options), model, offline, quiet, "embedder")
 
 
 def load_reranker(model: str, offline: bool, quiet: bool, **options: Any) -> Reranker:
     """The library's `load_reranker`, after pulling what is missing. Raises what both raise."""
     import q3e_local
 
-    return _loaded(lambda: q3e_local.load_reranker(model, **options), model, offline, quiet, "reranker")
+    return _loaded(
+        lambda: q3e_local.load_reranker(model, engine=apart(options), **options), model, offline, quiet, "reranker"
+    )
 
 
 def _loaded(load_it: Callable[[], T], model: str, offline: bool, quiet: bool, kind: ModelKind) -> T:

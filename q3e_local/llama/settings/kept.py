@@ -65,10 +65,15 @@ def find(digest: str, platform: Platform) -> Tuned | None:
 
 def planned(digest: str, config: EngineConfig, placement: Placement) -> Settings:
     """The settings of this model with its layers there, as far as they are known before llama.cpp is loaded."""
+    host = Host(machine.physical_cores(), placement.on_gpu)
+    return settle(config, host, tuned_before_loading(digest, placement))
+
+
+def tuned_before_loading(digest: str, placement: Placement) -> Tuned | None:
+    """What was found for this model file with its layers there, by a llama.cpp that is not loaded yet."""
     from importlib.metadata import version  # slow to import, and only a server and `show` need it
 
-    host = Host(machine.physical_cores(), placement.on_gpu)
-    return settle(config, host, find(digest, here(version("llama-cpp-python"), place=placement.place)))
+    return find(digest, here(version("llama-cpp-python"), place=placement.place))
 
 
 def keep(

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import OptionError
 from q3e_local.gguf.model_file import ModelInfo
-from q3e_local.llama.settings.memory import ContextPlan
+from q3e_local.llama.settings.defaults import Settings, Tuned
+from q3e_local.llama.settings.memory import KEPT_BYTES_MAX, ContextPlan, for_batches, needed_bytes
 
 # Beside what is planned for, a driver takes memory for programs and for products of large matrices while it computes,
 # where a refusal ends the process, and the windows of other programs grow. llama.cpp's own --fit leaves a GiB too.
@@ -123,10 +125,10 @@ def chosen(devices: Sequence[Device], names: Sequence[str] | None) -> list[Devic
     known = {device.name.lower(): device for device in devices}
     for name in names:
         if name.lower() not in known:
-            there = (
-                "; ".join(map(str, devices)) or "none: a driver may be missing, or this llama.cpp was built without"
+            there = "; ".join(map(str, devices)) or "none: a driver may be missing"
+            raise OptionError(
+                f"device must be one that llama.cpp sees here, got {name!r}; there is {there}", "device"
             )
-            raise OptionError(f"there is no device {name!r}; those that llama.cpp sees here: {there}", "device")
     return list(dict.fromkeys(known[name.lower()] for name in names))
 
 
@@ -154,6 +156,14 @@ def plan(info: ModelInfo, context: ContextPlan, devices: Sequence[Device], n_wan
     return replace(placement, is_short=True)
 
 
+def unless_beaten(placement: Placement, config: EngineConfig, tuned: Tuned | None) -> Placement:
+    """The CPU in its place, where tuning found that faster and no option asks for the GPU."""
+    is_asked_for = config.n_gpu_layers is not None or config.devices is not None
+    if not placement.on_gpu or is_asked_for or tuned is None or tuned.n_gpu_layers != 0:
+        return placement
+    return placement.on_cpu(f"the CPU was faster when tuned on {tuned.day}")
+
+
 def fewer(placement: Placement, info: ModelInfo, context: ContextPlan, devices: Sequence[Device]) -> Placement:
     """The next to try where memory was refused: what fits now, at most half of the layers, and in the end none.
 
@@ -176,6 +186,16 @@ def device_bytes(info: ModelInfo, context: ContextPlan, n_on_gpu: int, n_devices
         weights = info.size_bytes * n_on_gpu // info.n_layer
     without_cells = replace(context, kv_on_gpu=False).device_bytes(info, n_on_gpu)
     return weights + context.device_bytes(info, n_on_gpu) + (n_devices - 1) * without_cells
+
+
+def ram_bytes(info: ModelInfo, placement: Placement, settings: Settings, n_seq_max: int, tap: bool) -> int:
+    """Memory of the machine that an engine takes with its layers so: weights, context for batches, kept prefixes."""
+    if not placement.on_gpu or placement.is_unified:
+        return needed_bytes(info, settings, n_seq_max, tap)
+    n = placement.n_on_gpu
+    on_gpu = sum(info.layer_bytes[-n:]) or info.size_bytes * n // info.n_layer
+    context = for_batches(settings.n_batch, n_seq_max, tap)
+    return info.size_bytes - on_gpu + context.host_bytes(info, n) + (KEPT_BYTES_MAX if tap else 0)
 
 
 def _fits(info: ModelInfo, context: ContextPlan, devices: Sequence[Device], n_on_gpu: int) -> bool:

@@ -22,8 +22,9 @@ from q3e_local.embedding.prompts import Kind
 from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import ModelError, OptionError
 from q3e_local.gguf.model_kind import ModelKind
-from q3e_local.llama.settings import kept, memory
-from q3e_local.llama.settings.placement import Placement
+from q3e_local.llama import forecast
+from q3e_local.llama.settings import kept
+from q3e_local.llama.settings.placement import ram_bytes
 from q3e_local.models.installed import Located
 from q3e_local.models.kinds import check_file, check_kind
 from q3e_local.models.names import Named
@@ -44,6 +45,7 @@ from q3e_local.server.settings import ServerSettings
 from q3e_local.server.workers.child import open_llama
 from q3e_local.server.workers.loaded_models import Models
 from q3e_local.server.workers.model import Model
+from q3e_local.server.workers.room import Needed
 from q3e_local.server.workers.worker import FailedLoads, WorkerEngine
 
 _CLOSE_S = 5.0
@@ -76,7 +78,7 @@ class LocalService:
         self._pulling = ThreadPoolExecutor(_PULLS_MAX, thread_name_prefix="q3e-pull")
         self._models = Models(
             make_worker or worker,
-            lambda located: needed_bytes(located, engine_config),
+            lambda located: needed(located, engine_config),
             keep_alive_s=settings.keep_alive_s,
             max_loaded=settings.max_loaded,
             n_waiting_max=settings.max_queue,
@@ -233,11 +235,15 @@ class LocalService:
         await self._pipeline.close()
 
 
-def needed_bytes(located: Located, config: EngineConfig) -> int:
-    """Memory to load this model and to compute the first batch. Raises ModelError for a file that cannot run."""
+def needed(located: Located, config: EngineConfig) -> Needed:
+    """What it takes to load this model, with its layers where they fit now, and to compute the first batch.
+
+    Raises ModelError for a file that cannot run, OptionError for a device that is not here.
+    """
     info = located.inspect()
-    chosen = kept.planned(info.digest, config, Placement(info.n_layer))
-    return memory.needed_bytes(info, chosen, config.n_seq_max, config.tap)
+    placement = forecast.expected(info, config)
+    chosen = kept.planned(info.digest, config, placement)
+    return Needed(ram_bytes(info, placement, chosen, config.n_seq_max, config.tap), placement.is_short)
 
 
 class _GoneError(Exception):

@@ -17,10 +17,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from q3e_local import machine
 from q3e_local.embedding.engine import Engine, EngineConfig
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.llama.child import crossing, relay_log, settle_in
-from q3e_local.llama.kernels.choice import Kernels
+from q3e_local.llama.kernels.choice import Kernels, Taken
+from q3e_local.llama.settings.defaults import Settings
+from q3e_local.llama.settings.placement import Placement
 
 # Answered to each call before it is done.
 BEGUN = "begun"
@@ -38,12 +41,24 @@ class ServedEngine(Engine, Protocol):
         """Memory of the weights and of the context it starts with."""
 
     @property
-    def on_gpu(self) -> bool:
-        """Whether any of it is on a GPU."""
+    def placement(self) -> Placement:
+        """Which layers are on which GPUs."""
+
+    @property
+    def settings(self) -> Settings:
+        """How it runs, and why."""
+
+    @property
+    def tap(self) -> bool:
+        """Whether hidden states are read by the tap."""
 
     @property
     def kernels(self) -> Kernels:
         """Which kernels compute on the CPU."""
+
+    @property
+    def kernels_taken(self) -> Taken:
+        """The operations that our kernels computed so far."""
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """The text of these ids, special tokens written out."""
@@ -100,7 +115,9 @@ class Facts:
     added_tokens: tuple[str, ...]
     n_vocab: int
     n_bytes: int
-    on_gpu: bool
+    placement: Placement
+    settings: Settings
+    tap: bool
     kernels: Kernels
 
 
@@ -130,6 +147,8 @@ def run(
     methods["tokenize_all"] = lambda texts: [engine.tokenize(text) for text in texts]
     methods["detokenize"] = engine.detokenize
     methods["pieces"] = engine.pieces
+    methods["kernels_taken"] = lambda _: engine.kernels_taken
+    methods["peak_bytes"] = lambda _: machine.peak_memory()
 
     def in_pieces(argument: Any) -> Any:
         sequences, n_prefix = argument

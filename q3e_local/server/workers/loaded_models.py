@@ -22,6 +22,7 @@ from q3e_local.server.service import LoadedModel
 from q3e_local.server.workers.batch_queue import BatchQueue
 from q3e_local.server.workers.counters import Counters
 from q3e_local.server.workers.model import Model
+from q3e_local.server.workers.room import Needed, lack
 from q3e_local.server.workers.worker import WorkerEngine
 
 logger = logging.getLogger(__name__)
@@ -65,14 +66,14 @@ class Models:
     def __init__(
         self,
         make_worker: Callable[[Located], WorkerEngine],
-        needed_bytes: Callable[[Located], int],
+        needed: Callable[[Located], Needed],
         *,
         keep_alive_s: float,
         max_loaded: int,
         n_waiting_max: int,
         available_bytes: Callable[[], int] = machine.available_memory,
     ) -> None:
-        self._make_worker, self._needed, self._available = make_worker, needed_bytes, available_bytes
+        self._make_worker, self._needed, self._available = make_worker, needed, available_bytes
         self._keep_alive_s, self._max_loaded, self._n_waiting_max = keep_alive_s, max_loaded, n_waiting_max
         self._entries: dict[str, _Entry] = {}
         self._closing: set[_Entry] = set()  # no longer in `_entries`, and not yet gone
@@ -256,7 +257,6 @@ class Models:
         began = time.monotonic()
         try:
             async with self._one_at_a_time:
-                entry.n_bytes = await asyncio.to_thread(self._needed, entry.located)
                 await self._make_room(entry)
                 entry.takes_room = True
                 await asyncio.to_thread(entry.worker.load)
@@ -278,19 +278,19 @@ class Models:
             if self._closing:
                 await self._all_closed()
                 continue
+            needed = await asyncio.to_thread(self._needed, entry.located)
+            if self._closing:
+                continue
+            entry.n_bytes = needed.ram_bytes
             others = [other for other in self._entries.values() if other.takes_room]
-            # Mapped weights count as available to the system, although their owners need them.
-            free = self._available() - sum(other.n_bytes for other in others)
-            # A model without others may always try: its engine raises the error where the memory is too small.
-            if not others or (len(others) < self._max_loaded and entry.n_bytes <= free):
-                return
             unused = [other for other in others if other.n_users == 0]
-            if not unused:
-                why = (
-                    f"{len(others)} models are in memory, and --max-loaded is {self._max_loaded}"
-                    if len(others) >= self._max_loaded
-                    else f"{entry.n_bytes / 1e9:.2f} GB are needed, {max(0, free) / 1e9:.2f} GB are free"
-                )
+            why = lack(needed, [other.n_bytes for other in others], self._max_loaded, self._available())
+            if why is None:
+                # Where they are at work, a part of the layers goes to the CPU.
+                unused = [other for other in unused if needed.is_short and other.is_loaded and other.worker.on_gpu]
+                if not unused:
+                    return
+            elif not unused:
                 raise QueueFullError(
                     f"no room for {entry.name}: {why}, and all of them are at work; try again in {_RETRY_S} s",
                     _RETRY_S,

@@ -66,7 +66,8 @@ class WorkerProcess:
         work, long, words = (its for _, its in pairs.values())
         self._log, log = SPAWN.Pipe(duplex=False)
         self._stderr, stderr = SPAWN.Pipe(duplex=False)
-        level = logging.getLogger("q3e_local").getEffectiveLevel()
+        # Of all lines the lowest that anybody here may want: loggers here have the last word.
+        level = min(logging.getLogger(name).getEffectiveLevel() for name in ("q3e_local", "q3e_local.settings"))
         self._process = SPAWN.Process(
             target=run,
             args=(work, long, words, log, stderr, path, config, open_engine, level),
@@ -200,7 +201,7 @@ class WorkerProcess:
                 logger.error("%s%s", self._cause, "; the next request starts a new one" if self.is_loaded else "")
                 self._on_death(self._cause)
         again = "; try again, the next request starts a new one"
-        return WorkerDiedError(f"{self._cause}{again if self.is_loaded else ''}")
+        return WorkerDiedError(self._cause, again if self.is_loaded else "")
 
 
 def _hang_up(pipe: Connection[Any, Any]) -> None:

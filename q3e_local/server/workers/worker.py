@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import EngineError, ModelFileError, Q3EError
 from q3e_local.gguf.model_kind import ModelKind
-from q3e_local.llama.kernels.choice import Kernels
+from q3e_local.llama.kernels.choice import Kernels, Taken
+from q3e_local.llama.settings.defaults import Settings
+from q3e_local.llama.settings.placement import Placement
 from q3e_local.server.workers.child import Facts, OpenEngine, open_llama
 from q3e_local.server.workers.liveness import Bounds, Pace, Task
 from q3e_local.server.workers.process import NotBegunError, WorkerProcess
@@ -80,7 +82,9 @@ class WorkerEngine:
     added_tokens: tuple[str, ...] = _fact("added_tokens")
     n_vocab: int = _fact("n_vocab")
     n_bytes: int = _fact("n_bytes")
-    on_gpu: bool = _fact("on_gpu")
+    placement: Placement = _fact("placement")
+    settings: Settings = _fact("settings")
+    tap: bool = _fact("tap")
     kernels: Kernels = _fact("kernels")
 
     def __init__(
@@ -116,6 +120,26 @@ class WorkerEngine:
             self._living()
         assert self._facts is not None
         return self._facts
+
+    @property
+    def known(self) -> Facts | None:
+        """The same, without loading: None where the model was never loaded."""
+        return self._facts
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether any layer is on a GPU."""
+        return self.placement.on_gpu
+
+    @property
+    def kernels_taken(self) -> Taken:
+        """The operations that our kernels computed so far in the child."""
+        return cast(Taken, self._ask_words("kernels_taken", None, 0))
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory that the child had."""
+        return cast(int, self._ask_words("peak_bytes", None, 0))
 
     @property
     def n_restarts(self) -> int:

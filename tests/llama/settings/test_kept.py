@@ -12,14 +12,16 @@ from gpus import device
 
 from q3e_local import machine
 from q3e_local.embedding.engine import EngineConfig
+from q3e_local.errors import OptionError
 from q3e_local.files import state_folder
 from q3e_local.gguf.model_file import inspect
+from q3e_local.llama import forecast
 from q3e_local.llama.settings import kept as tuned
 from q3e_local.llama.settings import memory
 from q3e_local.llama.settings.defaults import Host, Tuned, settle
 from q3e_local.llama.settings.placement import Placement
 from q3e_local.models.installed import locate
-from q3e_local.server.local.local_service import needed_bytes
+from q3e_local.server.local.local_service import needed
 
 DIGEST = "ab" * 32
 FEATURES = frozenset({"AVX2", "FMA"})
@@ -186,11 +188,31 @@ def test_a_file_that_cannot_be_read_is_told_and_left_alone(caplog):
 def test_memory_is_planned_for_the_tuned_settings(tiny_gguf):
     path = tiny_gguf("f16")
     located = locate(path)
-    info, before = inspect(path), needed_bytes(located, EngineConfig())
+    info, before = inspect(path), needed(located, EngineConfig()).ram_bytes
     platform = tuned.here("0.3.36", FEATURES, "CPU")
     tuned.keep(info.digest, platform, Tuned(1, 1024, day="2026-11-20"))
-    assert needed_bytes(located, EngineConfig()) == needed_bytes(located, EngineConfig(n_batch=1024)) > before
-    assert needed_bytes(located, EngineConfig(n_batch=512)) == before
+    of_1024 = needed(located, EngineConfig(n_batch=1024)).ram_bytes
+    assert needed(located, EngineConfig()).ram_bytes == of_1024 > before
+    assert needed(located, EngineConfig(n_batch=512)).ram_bytes == before
+
+
+def test_a_server_plans_for_the_gpus_that_llama_cpp_sees(tiny_gguf, monkeypatch):
+    located = locate(tiny_gguf("f32"))
+    info, on_cpu = inspect(located.path), needed(located, EngineConfig())
+    monkeypatch.setattr(forecast, "devices", lambda: [device()])
+    whole = needed(located, EngineConfig())
+    # What stays in the machine is the token table and a row of logits for each of 64 texts, beside kept prefixes.
+    assert whole.ram_bytes == info.size_bytes - sum(info.layer_bytes) + 64 * info.n_vocab * 4 + memory.KEPT_BYTES_MAX
+    assert not whole.is_short
+    for options in ({"n_gpu_layers": 0}, {"device": "none"}):
+        assert needed(located, EngineConfig(**options)) == on_cpu
+    monkeypatch.setattr(forecast, "devices", lambda: [device(free=0.5, total=4)])
+    assert needed(located, EngineConfig()).is_short
+    monkeypatch.setattr(forecast, "devices", lambda: [device(kind="integrated")])
+    in_1024 = needed(located, EngineConfig(n_batch=1024, n_gpu_layers=0)).ram_bytes
+    assert needed(located, EngineConfig()).ram_bytes == in_1024  # all of it, with the batches of a GPU
+    with pytest.raises(OptionError, match="got 'CUDA9'"):
+        needed(located, EngineConfig(device="CUDA9"))
 
 
 def test_memory_is_planned_for_a_long_text_in_pieces_of_a_batch(tiny_gguf):

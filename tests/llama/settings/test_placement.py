@@ -135,10 +135,10 @@ def test_devices_are_taken_by_name_in_the_order_given():
 
 def test_an_unknown_device_is_an_error_that_lists_those_there_are():
     with pytest.raises(
-        OptionError, match=r"no device 'CUDA7'.*CUDA0: NVIDIA GeForce RTX 3060, CUDA, 11\.2 of 12\.0 GB"
+        OptionError, match=r"got 'CUDA7'; there is CUDA0: NVIDIA GeForce RTX 3060, CUDA, 11\.2 of 12\.0 GB"
     ):
         chosen([device()], ["CUDA0", "CUDA7"])
-    with pytest.raises(OptionError, match=r"no device 'CUDA0'.*none: a driver may be missing"):
+    with pytest.raises(OptionError, match="got 'CUDA0'; there is none: a driver may be missing"):
         chosen([], ["CUDA0"])
 
 

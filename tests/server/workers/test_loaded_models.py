@@ -19,6 +19,7 @@ from q3e_local.errors import ModelFileError
 from q3e_local.models.installed import Located
 from q3e_local.server.errors import QueueFullError, StoppingError
 from q3e_local.server.workers.loaded_models import Models
+from q3e_local.server.workers.room import Needed
 
 A, B, C = (Located(name, Path(f"{name}.gguf"), Prompts()) for name in ("a", "b", "c"))
 
@@ -26,12 +27,14 @@ A, B, C = (Located(name, Path(f"{name}.gguf"), Prompts()) for name in ("a", "b",
 class Site:
     """Models on fake workers, each of 100 bytes; `made` are the workers in the order they were made."""
 
-    def __init__(self, available: int = 1000, **options: Any) -> None:
+    def __init__(
+        self, available: int = 1000, is_short: Callable[[Located], bool] = lambda located: False, **options: Any
+    ) -> None:
         self.made: list[FakeWorker] = []
         self.prepare: Callable[[FakeWorker], None] = lambda worker: None
         self.models = Models(
             self._make,
-            lambda located: 100,
+            lambda located: Needed(100, is_short(located)),
             available_bytes=lambda: available,
             **{"keep_alive_s": 300.0, "max_loaded": 3, "n_waiting_max": 10} | options,
         )
@@ -264,6 +267,24 @@ async def test_memory_makes_room_as_well() -> None:
         async with site.models.use(B), site.models.use(C):
             with pytest.raises(QueueFullError, match="are needed"):
                 await site.use(A)
+
+
+async def test_a_model_that_is_not_used_leaves_the_gpu_to_one_that_does_not_fit_beside_it() -> None:
+    site = Site(is_short=lambda located: located is not A and site.models.has("a"))
+
+    def on_gpu(worker: FakeWorker) -> None:
+        worker.on_gpu = worker.path.stem == "a"
+
+    site.prepare = on_gpu
+    async with site:
+        await site.use(C)  # on the CPU, and so in nobody's way
+        await site.use(A)
+        async with site.models.use(A):
+            await site.use(B)  # which gets a part of the GPU
+            assert set(site.names()) == {"a", "b", "c"}
+        await site.models.unload("b")
+        await site.use(B)
+        assert set(site.names()) == {"b", "c"}
 
 
 async def test_a_model_alone_may_try_whatever_the_memory() -> None:

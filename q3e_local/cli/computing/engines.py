@@ -1,0 +1,27 @@
+"""What computes for a command: llama.cpp in this process; where a GPU may compute, in a process of its own.
+
+Knows which of both; nothing of models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from q3e_local.embedding.engine import NO_DEVICE
+from q3e_local.llama import forecast
+
+if TYPE_CHECKING:
+    from q3e_local import MakeEngine
+
+
+def apart(options: Mapping[str, Any]) -> MakeEngine | None:
+    """What makes an engine in a process of its own, with these options of EngineConfig; None: llama.cpp is here.
+
+    An abort in a GPU's driver costs a batch there, which is computed again, and not the job.
+    """
+    if options.get("n_gpu_layers") == 0 or options.get("device") == NO_DEVICE or not forecast.may_offload():
+        return None
+    from q3e_local.server.workers.steady import SteadyEngine
+
+    return SteadyEngine

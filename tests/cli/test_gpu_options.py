@@ -1,0 +1,69 @@
+"""Options for GPUs, as far as a command can be held to them without one."""
+
+from __future__ import annotations
+
+import numpy as np
+import orjson
+import pytest
+from command import run
+
+from q3e_local.embedding.engine import EngineConfig
+from q3e_local.llama import binding
+
+pytestmark = pytest.mark.skipif(binding.can_offload(), reason="what a build of llama.cpp without GPUs answers")
+ONE = ("embed", "-m", "demo", "--text", "the budget of the year is decided", "-q", "--no-cache")
+
+
+def vector(*options: str) -> np.ndarray:
+    result = run(*ONE, "--format", "jsonl", *options)
+    assert (result.exit_code, result.stderr) == (0, "")
+    return np.array(orjson.loads(result.stdout)["embedding"])
+
+
+@pytest.mark.parametrize(
+    "options", [("--gpu-layers", "auto"), ("--gpu-layers", "0"), ("--device", "none"), ("--kv-type", "f16")]
+)
+def test_what_asks_for_nothing_else_changes_nothing(options):
+    np.testing.assert_array_equal(vector(*options), vector())
+
+
+def test_keys_and_values_in_q8_0_give_nearly_the_same_vector():
+    exact, near = vector(), vector("--kv-type", "q8_0")
+    assert 0.995 < exact @ near < 0.99999
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--gpu-layers", "3"), "--gpu-layers must be 0, got 3: this llama.cpp was built without a GPU"),
+        (("--device", "CUDA0"), "--device must be none, got CUDA0: this llama.cpp was built without a GPU"),
+        (("--gpu-layers", "some"), "'some' is neither a number from 0 on nor auto"),
+        (("--gpu-layers", "-1"), "'-1' is neither a number from 0 on nor auto"),
+        (("--device", "A,,B"), "--device must be names with commas between them, or none, got 'A,,B'"),
+        (("--device", "none", "--gpu-layers", "2"), "--gpu-layers must be 0 where device is none, got 2"),
+        (("--kv-type", "q4_0"), "'q4_0' is not one of 'f16', 'q8_0'"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_option_as_it_was_typed(options, said):
+    result = run(*ONE, *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in " ".join(result.stderr.split())
+
+
+def test_what_a_server_gets_of_them(monkeypatch):
+    configs: list[EngineConfig] = []
+    from q3e_local.server.local import local_service
+
+    class Stop(Exception):
+        pass
+
+    def service(settings: object, config: EngineConfig) -> None:
+        configs.append(config)
+        raise Stop
+
+    monkeypatch.setattr(local_service, "LocalService", service)
+    monkeypatch.setattr("q3e_local.server.run.serve", lambda settings, make: make(settings))
+    with pytest.raises(Stop):
+        run("serve", "--device", "CUDA0,CUDA1", "--gpu-layers", "12", "--kv-type", "q8_0")
+    (config,) = configs
+    assert (config.devices, config.n_gpu_layers, config.kv_type) == (("CUDA0", "CUDA1"), 12, "q8_0")

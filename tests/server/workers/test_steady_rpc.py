@@ -1,0 +1,81 @@
+"""A job on a device that is not in this process, through the process in which the model is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import rpc
+
+from q3e_local.embedding.embedder import Embedder
+from q3e_local.embedding.engine import EngineConfig
+from q3e_local.llama import binding
+from q3e_local.llama.engine import LlamaEngine
+from q3e_local.llama.settings.placement import Device
+from q3e_local.server.workers.steady import SteadyEngine
+
+pytestmark = pytest.mark.skipif(
+    not rpc.is_built_in(), reason="this llama.cpp was built without its RPC backend; make gpu builds one with it"
+)
+
+TEXTS = [f"text {place} of a job on a device" for place in range(12)]
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[Device]:
+    with rpc.server() as device:
+        yield device
+
+
+@pytest.fixture(scope="module")
+def on_cpu(tiny_gguf) -> np.ndarray:
+    with LlamaEngine(tiny_gguf("f32"), EngineConfig(n_threads=1, n_gpu_layers=0)) as engine:
+        return Embedder(engine, "tiny").embed_documents(TEXTS).vectors
+
+
+def opened(path: Path, device: Device, **options: object) -> SteadyEngine:
+    opens = partial(rpc.open_on, device.description)
+    return SteadyEngine(path, EngineConfig(n_threads=1, n_batch=64, **options), open_engine=opens)
+
+
+def test_vectors_are_those_of_the_cpu_and_this_process_asks_no_device(tiny_gguf, here, on_cpu, monkeypatch):
+    monkeypatch.setattr(binding.lib, "llama_model_load_from_file", lambda *_: pytest.fail("loaded here"))
+    with closing(opened(tiny_gguf("f32"), here)) as engine:
+        assert engine.placement.explained.startswith(f"3 of 3 layers on {here.description}, ")
+        vectors = Embedder(engine, "tiny").embed_documents(TEXTS).vectors
+    np.testing.assert_allclose(vectors, on_cpu, atol=2e-3)
+
+
+def test_a_worker_that_is_killed_in_the_middle_costs_no_text(tiny_gguf, here, on_cpu, caplog):
+    with closing(opened(tiny_gguf("f32"), here)) as engine:
+        embedder, n_killed = Embedder(engine, "tiny"), 0
+
+        def kill(n_texts: int, n_tokens: int) -> None:
+            nonlocal n_killed
+            if n_texts and not n_killed:
+                n_killed += 1
+                psutil.Process(engine._worker.pid).kill()
+
+        vectors = embedder.embed_documents(TEXTS, progress=kill).vectors
+        assert engine.placement.all_on_gpu
+    assert n_killed == 1
+    np.testing.assert_allclose(vectors, on_cpu, atol=2e-3)
+
+
+def test_a_device_that_is_gone_ends_the_process_and_the_cpu_goes_on(tiny_gguf, on_cpu, caplog):
+    """llama.cpp aborts where a server does not answer, as a driver does where a card falls off the bus."""
+    with rpc.server() as device:
+        engine = opened(tiny_gguf("f32"), device)
+        embedder = Embedder(engine, "tiny")
+        embedder.embed_documents(TEXTS[:2])
+    with closing(engine), caplog.at_level(logging.WARNING):
+        vectors = embedder.embed_documents(TEXTS).vectors
+        assert not engine.placement.on_gpu
+    np.testing.assert_allclose(vectors, on_cpu, atol=2e-3)
+    assert any("going on with all layers on the CPU" in record.getMessage() for record in caplog.records)
