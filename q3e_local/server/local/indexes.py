@@ -38,6 +38,10 @@ from q3e_local.server.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
 
+# Characters of a passage that an answer has. A chunk of a file is far shorter; a text that a program added may be of
+# any length, and an answer has up to 200 passages.
+TEXT_MAX = 20_000
+
 Answer = TypeVar("Answer")
 
 
@@ -111,6 +115,12 @@ class Index:
         """What `work` reads in the index. Raises what it raises, IndexUnusableError, QueueFullError."""
         return await self._run(work)
 
+    def unusable(self, error: IndexFileError) -> IndexUnusableError:
+        """What clients are told of this error. Only the log has the file's path: they know the index by its name."""
+        logger.warning("the index %s cannot be searched: %s", self.name, error)
+        why = "its file is gone" if not self.path.exists() else "the server's log says why"
+        return IndexUnusableError(f"the index {self.name!r} cannot be searched: {why}")
+
     def close(self) -> None:
         """Close the file once the search that runs has ended; those that wait are refused."""
         self._is_closed = True
@@ -132,7 +142,7 @@ class Index:
             self._n_waiting -= 1
 
     def _done(self, work: Callable[[Database], Answer]) -> Answer:
-        """Work on the index's thread. Only the log has the file's path: clients know the index by its name."""
+        """Work on the index's thread."""
         try:
             try:
                 return work(self._current())
@@ -141,9 +151,7 @@ class Index:
                 return work(self._current())
         except IndexFileError as error:
             self._forget()  # until the next search, which may find a sound file
-            logger.warning("the index %s cannot be searched: %s", self.name, error)
-            why = "its file is gone" if not self.path.exists() else "the server's log says why"
-            raise IndexUnusableError(f"the index {self.name!r} cannot be searched: {why}") from None
+            raise self.unusable(error) from None
 
     def _current(self) -> Database:
         """The database, opened again where its file is not the one that is open."""

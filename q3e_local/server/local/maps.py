@@ -1,7 +1,7 @@
 """Maps of indexes and of texts: where each passage lies on a plane, its cluster, and the words that name a cluster.
 
-A map is computed once for a state of an index, on a thread of its own, and kept until the index changes. Knows index
-files and jobs; nothing of HTTP.
+A map is computed once for a state of an index, on a thread of its own, and kept in memory until the index changes.
+Knows index files and jobs; nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local import jobs
-from q3e_local.errors import MissingPackageError, OptionError
+from q3e_local.errors import IndexFileError, MissingPackageError, OptionError, SpaceMismatchError
 from q3e_local.search.database import Database
 from q3e_local.search.database.query_words import tokens
 from q3e_local.search.database.records import Entry
+from q3e_local.server.errors import RebuiltError
 from q3e_local.server.local.indexes import Index
 from q3e_local.vectors import Vectors, finish
 
@@ -89,27 +90,35 @@ class Maps:
         QueueFullError, and OptionError for an index of fewer than two passages.
         """
         facts = await index.facts()
-        if facts.n_chunks < _MAPPED_MIN:
-            raise OptionError(f"a map needs {_MAPPED_MIN} passages or more, the index has {facts.n_chunks}", "index")
+        _check_number(facts.n_chunks)
         state = (facts.changed_at, facts.n_chunks, facts.space)
         work = self._works.get(index.name)
         # A map that was begun is answered once, so that an index that changes all the time is seen too.
         if work is None or (work.was_answered and work.state != state):
             work = self._works[index.name] = Work(state)
             # Not a thread of a pool: Python would wait for it at the server's end.
-            threading.Thread(target=self._make, args=(work, index.path, facts.n_chunks), daemon=True).start()
+            threading.Thread(target=self._make, args=(work, index, facts.n_chunks), daemon=True).start()
         if work.error is not None:
             del self._works[index.name]
             raise work.error
         work.was_answered = work.drawn is not None
         return work
 
-    def _make(self, work: Work, path: Path, n_all: int) -> None:
+    def _make(self, work: Work, index: Index, n_all: int) -> None:
         try:
             with self._turn:
-                work.drawn = _of_index(work, path, n_all)
+                work.drawn = _of_index(work, index.path, n_all)
+        except IndexFileError as error:
+            work.error = index.unusable(error)
+        except SpaceMismatchError:
+            work.error = RebuiltError(f"the index {index.name!r} was rebuilt meanwhile; ask again")
         except Exception as error:
             work.error = error
+
+
+def _check_number(n_passages: int) -> None:
+    if n_passages < _MAPPED_MIN:
+        raise OptionError(f"a map needs {_MAPPED_MIN} passages or more, the index has {n_passages}", "index")
 
 
 def _of_index(work: Work, path: Path, n_all: int) -> Drawn:
@@ -131,6 +140,7 @@ def _of_index(work: Work, path: Path, n_all: int) -> Drawn:
             parts.append(finish(window.vectors[places], cut))
             n_read += len(window.entries)
             work.tell("read", n_read, n_all)
+    _check_number(n_read)  # another process may have taken passages away since they were counted
     texts = [entry.chunk.embedded for entry in entries]
     found = _drawn(work, texts, np.concatenate(parts))
     named = tuple((entry.id, entry.file) for entry in entries)

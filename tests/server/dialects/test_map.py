@@ -22,7 +22,9 @@ from servers import answers_by_schema, served_locally
 from q3e_local import VectorIndex, jobs
 from q3e_local.errors import MissingPackageError
 from q3e_local.jobs.naming import key_words
+from q3e_local.search.database import Database
 from q3e_local.search.database.query_words import tokens
+from q3e_local.search.database.records import Window
 from q3e_local.server.local import maps
 
 TEXTS = [
@@ -51,6 +53,10 @@ def drawn(http: httpx.Client, **body: Any) -> dict[str, Any]:
             return answer.json()
         time.sleep(0.02)
     raise AssertionError("the map took more than a minute")
+
+
+def without_scikit_learn(*_: Any, **__: Any) -> None:
+    raise MissingPackageError("clustering", "scikit-learn", "analysis")
 
 
 def numbers(text: str, kind: str) -> np.ndarray:
@@ -116,13 +122,77 @@ def test_of_a_large_index_passages_are_taken_evenly(
 def test_without_scikit_learn_there_are_no_clusters_and_the_answer_says_how_to_get_them(
     mine: tuple[Path, httpx.Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(*_: Any, **__: Any) -> None:
-        raise MissingPackageError("clustering", "scikit-learn", "analysis")
-
-    monkeypatch.setattr(jobs, "cluster", missing)
+    monkeypatch.setattr(jobs, "cluster", without_scikit_learn)
     found = drawn(mine[1])
     assert found["clusters"] == []
     assert "q3e-local[analysis]" in found["no_clusters"]
+
+
+def test_a_server_that_starts_again_finds_clusters_that_were_not_to_be_had_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(tmp_path / "mine.q3e", NAMED)
+    with monkeypatch.context() as patch, served_locally(indexes=(str(path),)) as http:
+        patch.setattr(jobs, "cluster", without_scikit_learn)
+        assert drawn(http)["clusters"] == []
+    with served_locally(indexes=(str(path),)) as http:
+        found = drawn(http)
+    assert found["clusters"] != []
+    assert found["no_clusters"] is None
+
+
+def refusal(http: httpx.Client) -> httpx.Response:
+    """The first answer that does not say how far the map is."""
+    while (answer := http.post("/api/map", json={})).json().get("status") == "working":
+        time.sleep(0.02)
+    return answer
+
+
+def test_an_index_that_is_empty_when_it_is_read_gets_the_sentence_of_a_small_one(
+    mine: tuple[Path, httpx.Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process takes all passages away once they are counted, and brings them back once they are read."""
+    path, http = mine
+    entries, was_read = Database.entries, threading.Event()
+
+    def emptied(database: Database, *sizes: int) -> Iterator[Window]:
+        with VectorIndex(path, demo()) as index:
+            index.delete(list(NAMED))
+            found = list(entries(database, *sizes))
+            index.add(list(NAMED.values()), list(NAMED))
+        was_read.set()
+        yield from found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "entries", emptied)
+        assert http.post("/api/map", json={}).json()["status"] == "working"
+        assert was_read.wait(60)
+        answer = refusal(http)
+    assert answer.status_code == 400
+    assert answer.json() == {"error": "a map needs 2 passages or more, the index has 0"}
+    assert drawn(http)["n"] == len(TEXTS)
+
+
+def test_an_index_whose_file_is_gone_when_it_is_read_is_named_without_its_path(
+    mine: tuple[Path, httpx.Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, http = mine
+    opened = Database.open
+
+    def gone(name: Path) -> Database:
+        path.rename(path.with_suffix(".away"))
+        try:
+            return opened(name)
+        finally:
+            path.with_suffix(".away").rename(path)
+
+    assert http.get("/api/indexes").json()["indexes"][0]["chunks"] == len(TEXTS)
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "open", gone)
+        answer = refusal(http)
+    assert answer.status_code == 503
+    assert answer.json() == {"error": "the index 'mine' cannot be searched: the server's log says why"}
+    assert drawn(http)["n"] == len(TEXTS)
 
 
 def test_what_goes_wrong_is_answered_once_and_the_next_call_tries_again(
