@@ -144,6 +144,12 @@ class FakeService:
         space = f"q3e1-{self.digest}-{dim}-{'query' if kind == 'query' else 'plain'}"
         return ResolvedOptions("", dim, min(self.n_ctx, request.max_tokens or self.n_ctx), request.truncate, space)
 
+    async def check(self, model: str, kind: ModelKind) -> None:
+        if base(model) not in MODELS:
+            raise UnknownModelError(f"there is no model {model!r}")
+        if _kind(name_of(model)) != kind:
+            raise WrongKindError(f"{model} is not of the kind {kind}")
+
     async def describe(self, request: ServiceRequest) -> Described:
         self.requests.append(request)
         await self.load(request.model, request.keep_alive_s)

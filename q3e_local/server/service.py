@@ -118,6 +118,12 @@ class Service(Protocol):
         Raises what `embed` raises, the TextError with the place of the document.
         """
 
+    async def check(self, model: str, kind: ModelKind) -> None:
+        """Raise what `embed` or `rank` raises of a name: that of no model here, or of one of another kind.
+
+        Loads nothing, and reads no more than the header of a model's file.
+        """
+
     async def describe(self, request: ServiceRequest) -> Described:
         """Load the model if need be, and hold the request's options to it as `embed` does. Reads no inputs."""
 

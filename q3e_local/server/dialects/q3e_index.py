@@ -18,7 +18,7 @@ from q3e_local.server.dialects import names
 from q3e_local.server.dialects.body import hold_to_limit
 from q3e_local.server.dialects.fields import Body, Fields, Schema, shown
 from q3e_local.server.dialects.notices import Notices
-from q3e_local.server.dialects.q3e_search import answer_failure
+from q3e_local.server.dialects.q3e_search import answer_failure, answered
 from q3e_local.server.dialects.routes import Routes, embedded, json_utf8_response, result_headers
 from q3e_local.server.errors import BadRequestError
 from q3e_local.server.local.indexes import Indexes
@@ -166,7 +166,7 @@ def _passage(entry: Entry) -> dict[str, Any]:
     chunk = entry.chunk
     return {
         "id": entry.id,
-        "text": chunk.text,
+        **answered(chunk.text),
         "file": entry.file,
         "line": chunk.line,
         "last_line": chunk.last_line,

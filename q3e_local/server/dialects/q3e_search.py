@@ -27,9 +27,9 @@ from q3e_local.server.dialects.notices import Notices
 from q3e_local.server.dialects.routes import Routes, json_utf8_response, result_headers
 from q3e_local.server.dialects.which_model import WhichModel
 from q3e_local.server.errors import BadRequestError, IndexUnusableError
-from q3e_local.server.local.best_sentences import with_best
+from q3e_local.server.local.best_sentences import search_with_best
 from q3e_local.server.local.index_search import Reranking, SearchResult, search
-from q3e_local.server.local.indexes import Index, Indexes
+from q3e_local.server.local.indexes import TEXT_MAX, Index, Indexes
 from q3e_local.server.service import Service, ServiceRequest
 
 K_MAX, K = 100, 5
@@ -67,7 +67,11 @@ _FIELDS: dict[str, Schema] = {
         "description": "After this time no more hits are read, and the rest keeps its order; loading does not count",
     },
     "keep_alive": KEEP_ALIVE,
-    "text": {"type": "boolean", "default": True, "description": "Whether hits come with their passages"},
+    "text": {
+        "type": "boolean",
+        "default": True,
+        "description": f"Whether hits come with their passages, {TEXT_MAX:,} characters of each at most",
+    },
     "best": {
         "type": "boolean",
         "default": False,
@@ -89,12 +93,13 @@ def routes(service: Service, indexes: Indexes, which: WhichModel, unknown: Notic
         fields.log_unknown("/api/search", unknown)
         index = indexes.get(fields.text("index"))
         question, query = _read(fields)
-        with_text, with_sentences = fields.flag("text"), fields.flag("best")
-        result = await search(service, index, question, query, await _reranking(fields, which))
+        reranking = await _reranking(fields, which)
         best: list[Best | None] | None = None
-        if with_sentences:
-            result, best = await with_best(service, result, question.text, query.keep_alive_s)
-        return json_utf8_response(_body(index, result, with_text, best), headers=_headers(result))
+        if fields.flag("best"):
+            result, best = await search_with_best(service, index, question, query, reranking)
+        else:
+            result = await search(service, index, question, query, reranking)
+        return json_utf8_response(_body(index, result, fields.flag("text"), best), headers=_headers(result))
 
     @routes.get("/api/indexes", "The indexes that /api/search knows, and what is in them")
     async def listed(request: Request) -> Response:
@@ -146,7 +151,7 @@ async def _reranking(fields: Fields, which: WhichModel) -> Reranking | None:
         if given:
             raise BadRequestError(f"{given[0]} is for a search with rerank; give rerank too", given[0])
         return None
-    return Reranking(n_candidates, model or await which.own("reranker"), seconds)
+    return Reranking(n_candidates, model or await which.own("reranker"), seconds, fields.keep_alive_s())
 
 
 def since_of(text: str | None) -> float | None:
@@ -161,9 +166,10 @@ def _body(index: Index, result: SearchResult, with_text: bool, best: list[Best |
     hits = [as_record(hit) for hit in result.found.hits]
     for hit, span in zip(hits, best or (), strict=best is not None):
         hit["best"] = None if span is None else {"start": span.start, "end": span.end}
-    if not with_text:
-        for hit in hits:
-            del hit["text"]
+    for hit in hits:
+        text = hit.pop("text")
+        if with_text:
+            hit.update(answered(text))
     return {
         "index": index.name,
         "model": result.model,
@@ -174,6 +180,11 @@ def _body(index: Index, result: SearchResult, with_text: bool, best: list[Best |
         "explained": result.found.explained,
         "milliseconds": {stage: round(seconds * 1000, 2) for stage, seconds in result.seconds.items()},
     }
+
+
+def answered(text: str) -> dict[str, Any]:
+    """The text of a passage, or its beginning where it is longer than an answer may have."""
+    return {"text": text[:TEXT_MAX], "cut": len(text) > TEXT_MAX}
 
 
 def _headers(result: SearchResult) -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""The best sentence of each hit of a search on a server: by words, else by meaning with the index's own model.
+"""A search on a server with the best sentence of each hit: by words, else by meaning with the index's own model.
 
-Knows sentences and the service; nothing of HTTP or of how the hits were found.
+Knows sentences, the service and when a model may go; nothing of HTTP or of how hits are found.
 """
 
 from __future__ import annotations
@@ -11,37 +11,47 @@ from dataclasses import replace
 
 import numpy as np
 
+from q3e_local.search.ask import Question
 from q3e_local.search.best_sentence import TOKENS_MAX, Best, by_words, candidates
 from q3e_local.search.documents import DOCUMENT_TASK
 from q3e_local.search.sentences import trimmed
-from q3e_local.server.local.index_search import SearchResult
+from q3e_local.server.local.index_search import Reranking, SearchResult, search
+from q3e_local.server.local.indexes import TEXT_MAX, Index
 from q3e_local.server.service import Service, ServiceRequest
 
 _LOOKED_AT = 8  # passages whose tokens are counted: more seldom fit into the limit
-# Of such a passage. A text that a program added may be of any length, and too long to be counted at all.
-_CHARACTERS_MAX = 20_000
 
 
-async def with_best(
-    service: Service, result: SearchResult, query: str, keep_alive_s: float | None = None
+async def search_with_best(
+    service: Service, index: Index, question: Question, query: ServiceRequest, reranking: Reranking | None = None
 ) -> tuple[SearchResult, list[Best | None]]:
-    """The result with one more stage, `sentences`, and the best sentence of each hit, None where none stands out.
+    """As `search`, with one more stage, `sentences`: the best sentence of each hit, None where none stands out.
 
     Sentences that share no word with the query are compared by meaning, up to TOKENS_MAX tokens in all, and not at
-    all where no vector of the query was made. Raises what embedding raises.
+    all where no vector of the query was made. A model that is to go afterwards goes once that is done. Raises what
+    `search` raises.
     """
+    if query.keep_alive_s != 0 or question.mode == "words":
+        return await _with_best(service, await search(service, index, question, query, reranking), question.text)
+    models = {index.made.model}
+    try:
+        kept = replace(query, keep_alive_s=None)
+        return await _with_best(service, await search(service, index, question, kept, reranking), question.text)
+    finally:
+        for model in models | {index.made.model}:  # the index may have been rebuilt with another
+            if model is not None:
+                await service.unload(model)
+
+
+async def _with_best(service: Service, result: SearchResult, query: str) -> tuple[SearchResult, list[Best | None]]:
     began, found = time.perf_counter(), result.found
 
     def words() -> list[Best | None]:
-        return [by_words(query, hit.text, found.absent) for hit in found.hits]
+        return [by_words(query, hit.text[:TEXT_MAX], found.absent) for hit in found.hits]
 
     best = await asyncio.to_thread(words)
     if result.model is not None and found.vector is not None:
-        try:
-            await _add_by_meaning(service, result, best)
-        finally:
-            if keep_alive_s == 0:  # the model that was to go has been loaded again
-                await service.unload(result.model)
+        await _add_by_meaning(service, result, best)
     return replace(result, seconds={**result.seconds, "sentences": time.perf_counter() - began}), best
 
 
@@ -51,7 +61,7 @@ async def _add_by_meaning(service: Service, result: SearchResult, best: list[Bes
     assert vector is not None
     assert model is not None
     unknown = (place for place, sentence in enumerate(best) if sentence is None)
-    left = [place for place in unknown if len(hits[place].text) <= _CHARACTERS_MAX][:_LOOKED_AT]
+    left = [place for place in unknown if len(hits[place].text) <= TEXT_MAX][:_LOOKED_AT]
     if not left:
         return
     counts = await service.count_tokens(model, tuple(hits[place].text for place in left))

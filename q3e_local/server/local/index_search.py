@@ -36,6 +36,7 @@ class Reranking:
     n_candidates: int
     model: str
     seconds: float | None = None
+    keep_alive_s: float | None = None  # of the reranker, as in ServiceRequest
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,15 @@ async def search(
 ) -> SearchResult:
     """Embed the query with the index's model and dim, unless words alone are looked for, and search.
 
-    With a second stage a reranker reads the first hits, and the best of all are the result. Raises what embedding and
-    ranking raise, SpaceMismatchError where the model is not the index's own, IndexUnusableError, RebuiltError, and
-    OptionError for a search by meaning among vectors of no model we know.
+    With a second stage a reranker reads the first hits, and the best of all are the result; one that is not here is
+    found before the query is embedded, because that may load the index's model.
+
+    Raises what embedding and ranking raise, SpaceMismatchError where the model is not the index's own,
+    IndexUnusableError, RebuiltError, and OptionError for a search by meaning among vectors of no model we know.
     """
     if reranking is None:
         return await _first_stage(service, index, question, query)
+    await service.check(reranking.model, "reranker")
     wider = replace(question, k=max(question.k, reranking.n_candidates))
     result = await _first_stage(service, index, wider, query)
     began = time.perf_counter()
@@ -112,8 +116,8 @@ async def _read(
     """The hits in the order of a reranker. The time that it takes to load does not count."""
     n, model, loading_s = reranking.n_candidates, reranking.model, 0.0
     # A model that is to go afterwards must stay from one group to the next.
-    is_to_go = query.keep_alive_s == 0
-    keep_alive_s = None if is_to_go else query.keep_alive_s
+    is_to_go = reranking.keep_alive_s == 0
+    keep_alive_s = None if is_to_go else reranking.keep_alive_s
     logits: list[float] = []
     n_cut = 0
 

@@ -25,6 +25,7 @@ from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.llama.settings import kept, memory
 from q3e_local.models.installed import Located
 from q3e_local.models.kinds import check_file, check_kind
+from q3e_local.models.names import Named
 from q3e_local.reranking.preparing import RankRequest
 from q3e_local.server.local import tokenizing
 from q3e_local.server.local.pipeline import Pipeline
@@ -109,6 +110,9 @@ class LocalService:
             load_s=load_s,
         )
 
+    async def check(self, model: str, kind: ModelKind) -> None:
+        await self._named(model, kind)
+
     async def describe(self, request: ServiceRequest) -> Described:
         async with self._using(request.model, request.keep_alive_s, "embedder") as (model, defaults):
             worker, resolved = model.worker, model.prepare(_options(request, model), defaults).resolved
@@ -171,13 +175,18 @@ class LocalService:
 
         Raises WrongKindError for a model of another kind, before it is loaded.
         """
-        named = await asyncio.to_thread(self._names.resolve, name)
-        if kind is not None and not self._models.has(named.located.name):
-            await asyncio.to_thread(check_file, named.located, kind)
+        named = await self._named(name, kind)
         async with self._models.use(named.located, keep_alive_s) as model:
             if kind is not None:
                 check_kind(named.located, model.worker.kind, kind)
             yield model, named.defaults
+
+    async def _named(self, name: str, kind: ModelKind | None) -> Named:
+        """What a client's name means. Raises WrongKindError for a model of another kind that is not in memory."""
+        named = await asyncio.to_thread(self._names.resolve, name)
+        if kind is not None and not self._models.has(named.located.name):
+            await asyncio.to_thread(check_file, named.located, kind)
+        return named
 
     async def pull(self, name: str, progress: Callable[[Any], None]) -> None:
         # Cancelling stops the pull at its next step. What came so far is kept for the next pull.

@@ -13,6 +13,9 @@ import pytest
 from command import demo, run, write
 from servers import served_locally
 
+from q3e_local import VectorIndex
+from q3e_local.search.database.records import Chunk
+
 PARTS = [f"Part {number} is about {what}." for number, what in enumerate(["oaks", "elms", "limes", "pines", "firs"])]
 
 
@@ -73,6 +76,24 @@ def test_a_passage_comes_with_those_around_it_in_its_file(
 
 def test_a_passage_that_is_gone_has_nothing_around_it(http: httpx.Client) -> None:
     assert passages(http, ids=["gone.md#0"], around=1)["passages"] == []
+
+
+def test_of_a_very_long_text_an_answer_has_the_beginning_and_says_so(tmp_path: Path) -> None:
+    """A text that a program has added and cut may have any length; two hundred of them would fill the memory."""
+    with VectorIndex(tmp_path / "long.q3e", demo(), 64) as index:
+        texts = ["oak " * 5_000, "oak " * 5_000 + "!", "The elm is last. " * 2_000 + "The oak stays."]
+        vectors = demo().embed_documents(["oak", "oak", "elm"], dim=64).vectors  # in place of the long texts'
+        index.database.put(["fits", "long", "behind"], [Chunk(text, 0, len(text)) for text in texts], vectors)
+    with served_locally(indexes=(str(tmp_path / "long.q3e"),)) as http:
+        found = {each["id"]: each for each in passages(http, ids=["fits", "long", "behind"])["passages"]}
+        body = {"query": "oak", "mode": "words", "best": True}
+        hits = {each["id"]: each for each in http.post("/api/search", json=body).json()["hits"]}
+    for answer in (found, hits):
+        assert {name: (len(each["text"]), each["cut"]) for name, each in answer.items()} == {
+            "fits": (20_000, False), "long": (20_000, True), "behind": (20_000, True),
+        }  # fmt: skip
+    for hit in hits.values():  # the sentence to mark lies in what is answered
+        assert hit["best"] is None or hit["best"]["end"] <= 20_000
 
 
 @pytest.mark.parametrize(

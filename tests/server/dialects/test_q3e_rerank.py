@@ -20,6 +20,7 @@ from served_indexes import search
 from servers import answers_by_schema
 
 from q3e_local import VectorIndex
+from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.reranking.reranker import probability
 from q3e_local.search.database.records import Chunk
 from q3e_local.server.errors import QueueFullError
@@ -37,6 +38,9 @@ class RankingService(FakeService):
         super().__init__()
         self.clock, self.ranked, self.is_loaded = 100.0, [], False
         self.ranked: list[RankServiceRequest] = []
+
+    async def check(self, model: str, kind: ModelKind) -> None:
+        """Any name is a reranker's here."""
 
     async def rank(self, request: RankServiceRequest) -> RankResult:
         if self.fail is not None:

@@ -51,6 +51,7 @@ def test_hits_are_those_of_the_command(http: httpx.Client, folder: Path, mode: s
     for hit in wanted:
         del hit["best"]  # the server does not look for the best sentence
     hits = search(http, "the oak", "files", mode=mode)["hits"]
+    assert [hit.pop("cut") for hit in hits] == [False] * len(hits)
     for hit in wanted + hits:
         hit["score"] = None if hit["score"] is None else pytest.approx(hit["score"], abs=1e-6)
     assert hits == wanted
@@ -68,9 +69,36 @@ def test_an_answer_has_the_headers_of_an_embedding(http: httpx.Client) -> None:
 
 
 def test_a_model_that_is_to_go_goes_after_the_best_sentences(http: httpx.Client) -> None:
+    http.post("/api/generate", json={"model": "demo", "keep_alive": 0})
+    before = loads(http)
     found = search(http, "a tree of great age", mode="vectors", best=True, keep_alive=0)
     assert any(hit["best"] for hit in found["hits"])
     assert http.get("/api/ps").json()["models"] == []
+    assert loads(http) == before + 1  # once for the question and the sentences
+
+
+def test_a_search_by_words_lets_no_model_go(http: httpx.Client) -> None:
+    search(http, "oak", mode="vectors")
+    search(http, "oak", mode="words", best=True, keep_alive=0)
+    assert [model["name"] for model in http.get("/api/ps").json()["models"]] == ["demo:latest"]
+
+
+def loads(http: httpx.Client) -> int:
+    return int(re.search(r"^q3e_model_loads_total (\d+)", http.get("/metrics").text, re.MULTILINE)[1])
+
+
+def test_a_reranker_that_is_not_here_is_found_before_a_model_is_loaded(http: httpx.Client) -> None:
+    http.post("/api/generate", json={"model": "demo", "keep_alive": 0})
+    before = loads(http)
+    for reranker, status, said in (
+        ("qwen3-reranker:0.6b", 404, "qwen3-reranker:0.6b is not on this machine"),
+        ("nope", 404, "there is no model 'nope' here"),
+        ("demo", 400, "demo is an embedding model"),
+    ):
+        body = {"query": "oak", "index": "notes", "mode": "vectors", "rerank": True, "reranker": reranker}
+        answer = http.post("/api/search", json=body)
+        assert (answer.status_code, said in answer.json()["error"]) == (status, True), answer.text
+    assert loads(http) == before
 
 
 def test_a_hit_too_long_to_be_counted_does_not_fail_the_search(tmp_path: Path) -> None:
@@ -110,8 +138,10 @@ def test_passages_can_be_left_out(http: httpx.Client) -> None:
     # The second question finds its instruction computed: its last digits are others.
     scores = [[hit.pop("score") for hit in hits] for hits in (with_text, without)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-4)
-    assert [{**hit, "text": None} for hit in with_text] == [{**hit, "text": None} for hit in without]
-    assert all("text" not in hit for hit in without)
+    assert [{**hit, "text": None, "cut": None} for hit in with_text] == [
+        {**hit, "text": None, "cut": None} for hit in without
+    ]
+    assert all("text" not in hit and "cut" not in hit for hit in without)
 
 
 def test_a_search_by_words_needs_no_model_and_has_no_score(folder: Path) -> None:
