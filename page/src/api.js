@@ -1,10 +1,11 @@
 // Requests to this server, the only one that the page asks. A key is asked for once and kept for the tab.
 
+import { forTab } from "./kept.js";
 import { t } from "./texts.js";
 
 const KEPT = "q3e-key";
 
-// What the server answered in place of a result, in its own words.
+// What the server answered in place of a result, in its own words, which are English.
 export class Refused extends Error {
   constructor(message, status) {
     super(message);
@@ -27,8 +28,10 @@ const SENDABLE = /^[\x20-\x7e]+$/;
 
 let asking = null;
 
+export const hasKey = () => forTab.get(KEPT) !== null;
+
 function headers(body) {
-  const key = sessionStorage.getItem(KEPT);
+  const key = forTab.get(KEPT);
   return {
     ...(key ? { Authorization: `Bearer ${key}` } : {}),
     ...(body === undefined ? {} : { "Content-Type": "application/json" }),
@@ -53,15 +56,15 @@ async function askedForKey(wasWrong) {
 
 async function answered(path, body, signal) {
   for (;;) {
-    const tried = sessionStorage.getItem(KEPT);
+    const tried = forTab.get(KEPT);
     const response = await sent(path, body, signal);
     if (response.status !== 401) return response;
     // Several requests may be refused at once, and the user is asked once.
-    if (sessionStorage.getItem(KEPT) === tried) {
+    if (forTab.get(KEPT) === tried) {
       asking ??= askedForKey(tried !== null).finally(() => (asking = null));
       const key = await asking;
-      if (key === null) throw new Refused(t("key_needed"), 401);
-      sessionStorage.setItem(KEPT, key);
+      if (key === null) throw new Error(t("key_needed"));
+      forTab.put(KEPT, key);
     }
   }
 }

@@ -3,8 +3,8 @@
 import { ask, numbers } from "./api.js";
 import { el, fill } from "./dom.js";
 import { show } from "./link.js";
-import { chosenOf, instructed, instructionFields, modelField, noModel } from "./models_here.js";
-import { kindField, problem, textBox, waiting } from "./parts.js";
+import { absentModel, chosenOf, instructed, instructionFields, modelField, noModel } from "./models_here.js";
+import { kindField, notInLink, problem, textBox, waiting } from "./parts.js";
 import { number, t } from "./texts.js";
 import { cosine } from "./vectors.js";
 
@@ -19,6 +19,8 @@ export function compare(root, first) {
   let models = [];
   let rerankers = [];
   let running = new AbortController();
+  let absent = ""; // a model that the link names and that is not here
+  let isInLink = true; // whether all texts are
 
   const left = side("left");
   const right = side("right");
@@ -38,13 +40,18 @@ export function compare(root, first) {
       el(
         "div",
         { class: "options" },
-        modelField(models, state.model, (model) => Object.assign(state, { model })),
+        modelField(models, state.model, (model) => {
+          Object.assign(state, { model });
+          absent = "";
+          draw();
+        }),
         kindField(t("left_kind"), [["query", t("kind_query")], ["document", t("kind_document")]], state.kind, (kind) => {
           state.kind = kind;
           draw();
         }),
         state.kind === "query" ? instructionFields(state, () => {}) : null,
       ),
+      absentModel(absent, state.model),
     );
   }
 
@@ -55,7 +62,7 @@ export function compare(root, first) {
     if (!lines.left.length || !lines.right.length) return fill(result, el("p", { class: "muted" }, t("compare_empty")));
     const most = Math.max(lines.left.length, lines.right.length);
     if (most > LINES_MAX) return fill(result, problem(new Error(t("compare_many", { n: most, max: LINES_MAX }))));
-    show("compare", linkOf(state), true);
+    isInLink = show("compare", linkOf(state), true);
     fill(result, waiting(t("comparing")));
     try {
       const how = instructed(state);
@@ -97,6 +104,7 @@ export function compare(root, first) {
       el("div", { class: "slider" }, el("span", {}, t("dim")), slider, said),
       table,
       reranked(),
+      isInLink ? null : notInLink(),
     );
   }
 
@@ -131,7 +139,7 @@ export function compare(root, first) {
     fill(result, waiting(t("loading")));
     try {
       const embedders = await chosenOf("embedding", state.model);
-      ({ models } = embedders);
+      ({ models, absent } = embedders);
       state.model = embedders.model;
       rerankers = (await chosenOf("rerank", "")).models;
     } catch (error) {

@@ -55,19 +55,20 @@ function scoreBar({ rerank, score, words_rank, letters_rank }) {
   );
 }
 
-function passage({ text, best }) {
+function passage({ text, best, cut }) {
   const room = el("p", { class: "text", dir: "auto" });
-  const all = () => fill(room, ...marked(text, best));
+  const end = cut ? el("span", { class: "muted" }, " … ", t("text_cut", { n: text.length })) : null;
+  const all = () => fill(room, ...marked(text, best), end);
   if (text.length <= SHOWN) return all(), room;
   // The window holds the best sentence.
   const [from] = best ? units(text, best) : [0];
   const start = Math.max(0, Math.min(from - 300, text.length - SHOWN));
-  const cut = text.slice(start, start + SHOWN);
+  const part = text.slice(start, start + SHOWN);
   const span = best && { start: units(text, best)[0] - start, end: Math.min(SHOWN, units(text, best)[1] - start) };
   fill(
     room,
     start ? "… " : null,
-    ...marked(cut, span, true),
+    ...marked(part, span, true),
     "… ",
     el("button", { type: "button", class: "quiet", onclick: all }, t("show_all", { n: text.length })),
   );
@@ -113,7 +114,7 @@ function context(hit, index) {
         room,
         el("p", { class: "muted" }, t("context_of", { from: found.first, to: last, all: found.of })),
         found.passages.map((each) =>
-          el("div", { class: "passage", "aria-current": each.id === hit.id ? "true" : null }, el("bdi", { class: "place" }, placeOf(each)), el("p", { class: "text", dir: "auto" }, each.text.slice(0, 20_000))),
+          el("div", { class: "passage", "aria-current": each.id === hit.id ? "true" : null }, el("bdi", { class: "place" }, placeOf(each)), el("p", { class: "text", dir: "auto" }, each.text, each.cut ? el("span", { class: "muted" }, " … ", t("text_cut", { n: each.text.length })) : null)),
         ),
       );
     },

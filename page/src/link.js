@@ -1,5 +1,8 @@
 // The state of the page as a link: `#/search?q=budget&index=notes`. Knows addresses; nothing of what they mean.
 
+const LENGTH_MAX = 30_000; // longer addresses are cut by browsers and chats
+const TEXTS = ["text", "left", "right", "lines"]; // parameters of any length
+
 export const TABS = ["search", "compare", "look", "map", "models"];
 
 // The tab and its parameters that the address names.
@@ -15,9 +18,12 @@ export function link(tab, parameters = {}) {
   return `#/${tab}${query ? `?${query}` : ""}`;
 }
 
-// Puts the state into the address: a new entry of the history for a question, else in place of the last one.
+// Puts the state into the address: a new entry of the history for a question, else in place of the last one. Texts that
+// would make it too long are left out: whether all of them are in it.
 export function show(tab, parameters, isNew = false) {
-  const address = link(tab, parameters);
-  if (address === location.hash) return;
-  history[isNew ? "pushState" : "replaceState"](null, "", address);
+  const whole = link(tab, parameters);
+  const isWhole = whole.length <= LENGTH_MAX;
+  const address = isWhole ? whole : link(tab, Object.fromEntries(Object.entries(parameters).filter(([name]) => !TEXTS.includes(name))));
+  if (address !== location.hash) history[isNew ? "pushState" : "replaceState"](null, "", address);
+  return isWhole;
 }

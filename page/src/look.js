@@ -3,18 +3,18 @@
 import { ask, numbers } from "./api.js";
 import { el, field, fill } from "./dom.js";
 import { show } from "./link.js";
-import { chosenOf, instructed, instructionFields, modelField, noModel } from "./models_here.js";
-import { kindField, problem, textBox, waiting } from "./parts.js";
+import { absentModel, chosenOf, instructed, instructionFields, modelField, noModel } from "./models_here.js";
+import { kindField, notInLink, problem, textBox, waiting } from "./parts.js";
 import { number, t } from "./texts.js";
 import { facts, histogram } from "./vectors.js";
 
 const BINS = 32;
-const LINK_MAX = 4000; // characters of a text in the link: browsers and chats cut longer ones
 
 export function look(root, first) {
   let state = read(first);
   let models = [];
   let running = new AbortController();
+  let absent = ""; // a model that the link names and that is not here
 
   const box = textBox(state.text, 5, (text) => (state.text = text), () => run());
   const options = el("div", {});
@@ -29,7 +29,11 @@ export function look(root, first) {
       el(
         "div",
         { class: "options" },
-        modelField(models, state.model, (model) => Object.assign(state, { model })),
+        modelField(models, state.model, (model) => {
+          Object.assign(state, { model });
+          absent = "";
+          draw();
+        }),
         kindField(t("look_as"), [["document", t("kind_document_one")], ["query", t("kind_query_one")]], state.kind, (kind) => {
           state.kind = kind;
           draw();
@@ -37,6 +41,7 @@ export function look(root, first) {
         field(t("limit"), limit),
         state.kind === "query" ? instructionFields(state, () => {}) : null,
       ),
+      absentModel(absent, state.model),
     );
   }
 
@@ -44,7 +49,7 @@ export function look(root, first) {
     running.abort();
     const { signal } = (running = new AbortController());
     if (!state.text.trim()) return fill(result, el("p", { class: "muted" }, t("look_empty")));
-    show("look", linkOf(state), true);
+    const isInLink = show("look", linkOf(state), true);
     fill(result, waiting(t("looking")));
     const how = {
       model: state.model,
@@ -57,7 +62,7 @@ export function look(root, first) {
         ask("/q3e/seen", { ...how, text: state.text }, signal),
         ask("/q3e/embed", { ...how, texts: [state.text] }, signal),
       ]);
-      fill(result, tokens(seen, state.text), vector(numbers(embedded.vectors, Float32Array)));
+      fill(result, tokens(seen, state.text), vector(numbers(embedded.vectors, Float32Array)), isInLink ? null : notInLink());
     } catch (error) {
       if (error.name !== "AbortError") fill(result, problem(error));
     }
@@ -66,7 +71,7 @@ export function look(root, first) {
   async function begin() {
     try {
       const chosen = await chosenOf("embedding", state.model);
-      ({ models } = chosen);
+      ({ models, absent } = chosen);
       state.model = chosen.model;
     } catch (error) {
       return fill(result, problem(error));
@@ -161,7 +166,7 @@ function read({ text = t("look_example"), model = "", kind = "document", task = 
 
 function linkOf({ text, model, kind, task, instruction, limit }) {
   return {
-    text: text.slice(0, LINK_MAX),
+    text,
     model,
     kind: kind === "document" ? "" : kind,
     task: task === "retrieval" ? "" : task,

@@ -1,12 +1,12 @@
 // The tab `map`: an index or lines of the user's own on a plane, with clusters by name, and what lies where.
 
-import { ask } from "./api.js";
+import { Refused, ask } from "./api.js";
 import { choice, el, field, fill, later, select } from "./dom.js";
-import { show } from "./link.js";
+import { link as linkTo, show } from "./link.js";
 import { grouped, readMap } from "./map_data.js";
 import { textsOf } from "./map_texts.js";
-import { chosenOf, modelField, noModel } from "./models_here.js";
-import { notice, problem, waiting } from "./parts.js";
+import { absentModel, chosenOf, modelField, noModel } from "./models_here.js";
+import { noSuchIndex, notInLink, notice, problem, waiting } from "./parts.js";
 import { plane } from "./plane.js";
 import { number, t } from "./texts.js";
 
@@ -16,7 +16,6 @@ const HITS = { words: 100, auto: 20 }; // those by meaning are the nearest of al
 const POLL_MS = 400;
 const TYPING_MS = 150;
 const HOVER_MS = 70;
-const LINK_MAX = 4000;
 const STEP = 40; // pixels that an arrow key moves the map
 
 export function map(root, first) {
@@ -29,6 +28,8 @@ export function map(root, first) {
   let drawing = null;
   let running = new AbortController();
   let texts = null; // of the points
+  let absent = ""; // a model that the link names and that is not here
+  let isInLink = true; // whether the lines are
 
   const options = el("div", { class: "options" });
   const own = el("div", {});
@@ -43,6 +44,8 @@ export function map(root, first) {
 
   function draw() {
     const sources = [...indexes.map(({ name }) => [name, t("map_index", { name })]), [LINES, t("map_lines")]];
+    // An index of a link that the server does not have.
+    if (!sources.some(([source]) => source === state.source)) sources.unshift([state.source, t("map_index", { name: state.source })]);
     const lasso = el("button", { type: "button", class: "quiet", "aria-pressed": "false", onclick: () => toggleLasso(lasso) }, t("map_lasso"));
     fill(
       options,
@@ -86,9 +89,14 @@ export function map(root, first) {
       el(
         "div",
         { class: "options" },
-        modelField(models, state.model, (model) => (state.model = model)),
+        modelField(models, state.model, (model) => {
+          state.model = model;
+          absent = "";
+          draw();
+        }),
         el("button", { type: "button", class: "main", onclick: () => (link(true), make()) }, t("map_go")),
       ),
+      absentModel(absent, state.model),
     );
   }
 
@@ -99,7 +107,7 @@ export function map(root, first) {
     make();
   }
 
-  const link = (isNew = false) => show("map", linkOf(state), isNew);
+  const link = (isNew = false) => (isInLink = show("map", linkOf(state), isNew));
 
   async function make() {
     running.abort();
@@ -122,6 +130,7 @@ export function map(root, first) {
     drawing.show({ x: data.x, y: data.y, n: data.n });
     const many = data.all > data.n ? t("map_sampled", { n: data.n, all: data.all }) : t("map_points", { n: data.n });
     fill(said, el("span", {}, many), data.noClusters ? el("span", {}, t("map_only_folders")) : null);
+    if (!isInLink) fill(trouble, notInLink());
     paint();
     list(null);
     if (state.q.trim()) find("auto");
@@ -137,7 +146,8 @@ export function map(root, first) {
 
   async function ofIndex(signal) {
     const index = indexes.find(({ name }) => name === state.source);
-    if (index.error) throw new Error(index.error);
+    if (!index) return fill(trouble, noSuchIndex(state.source, indexes, (source) => linkTo("map", linkOf({ ...state, source })))), null;
+    if (index.error) throw new Refused(index.error, 503);
     if (index.chunks < 2) return fill(trouble, notice(t("map_few"), el("p", {}, t("index_empty_advice")))), null;
     for (;;) {
       const found = await ask("/api/map", { index: state.source }, signal);
@@ -267,13 +277,13 @@ export function map(root, first) {
     try {
       const [found, embedders] = await Promise.all([ask("/api/indexes"), chosenOf("embedding", state.model)]);
       ({ indexes } = found);
-      ({ models } = embedders);
+      ({ models, absent } = embedders);
       state.model = embedders.model;
     } catch (error) {
       return fill(trouble, problem(error));
     }
     fill(trouble);
-    if (state.source !== LINES && !indexes.some(({ name }) => name === state.source)) state.source = indexes[0]?.name ?? LINES;
+    state.source ||= indexes[0]?.name ?? LINES;
     draw();
     if (state.source !== LINES || first.lines) make();
   }
@@ -299,6 +309,6 @@ function read({ index = "", lines, colour = "cluster", q = "", model = "" }) {
 }
 
 function linkOf({ source, lines, colour, q, model }) {
-  const what = source === LINES ? { lines: lines.slice(0, LINK_MAX), model } : { index: source };
+  const what = source === LINES ? { lines, model } : { index: source };
   return { ...what, colour: colour === "cluster" ? "" : colour, q };
 }

@@ -1,6 +1,6 @@
 // The tab `models`: what is in memory, on this machine and to be had, how busy the server is, and lines to use a model.
 
-import { ask, askText } from "./api.js";
+import { ask, askText, hasKey } from "./api.js";
 import { el, fill } from "./dom.js";
 import { show } from "./link.js";
 import { code, plainName, problem, pullButton, waiting } from "./parts.js";
@@ -203,19 +203,19 @@ function read(text) {
 // Lines that use the model on this very server; where it asks for a key, they take it from the environment.
 function linesFor(model, capability) {
   const here = location.origin;
-  const hasKey = sessionStorage.getItem("q3e-key") !== null;
-  const header = hasKey ? ' -H "Authorization: Bearer $Q3E_API_KEY"' : "";
-  const key = hasKey ? 'os.environ["Q3E_API_KEY"]' : '"none"';
-  const imported = hasKey ? "import os\n" : "";
+  const isAsked = hasKey();
+  const header = isAsked ? ' -H "Authorization: Bearer $Q3E_API_KEY"' : "";
+  const key = isAsked ? 'os.environ["Q3E_API_KEY"]' : '"none"';
+  const imported = isAsked ? "import os\n" : "";
   if (capability === "rerank") {
     const body = JSON.stringify({ model, query: "Why is the sky blue?", documents: ["Air scatters blue light.", "Grass is green."] });
-    const headers = hasKey ? `, headers={"Authorization": f"Bearer {${key}}"}` : "";
+    const headers = isAsked ? `, headers={"Authorization": f"Bearer {${key}}"}` : "";
     return [
       ["for_curl", `curl${header} ${here}/api/rerank -d '${body}'`],
       ["for_python", `${imported}import httpx\n\nhttpx.post("${here}/api/rerank", json=${body}${headers}).json()`],
     ];
   }
-  const headers = hasKey ? `, headers={"Authorization": f"Bearer {${key}}"}` : "";
+  const headers = isAsked ? `, headers={"Authorization": f"Bearer {${key}}"}` : "";
   return [
     ["for_curl", `curl${header} ${here}/api/embed -d '${JSON.stringify({ model, input: "Why is the sky blue?" })}'`],
     ["for_python", `${imported}from openai import OpenAI\n\nOpenAI(base_url="${here}/v1", api_key=${key}).embeddings.create(model="${model}", input=["a text"])`],

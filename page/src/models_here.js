@@ -7,11 +7,14 @@ import { t } from "./texts.js";
 // What the pull of a first model offers: a model for trying out is never among them, because it ships with the program.
 const FIRST = "qwen3-embedding:0.6b";
 
-// The models of a kind, with the chosen one among them or the first.
+// The models of a kind, with the chosen one among them or the first; `absent` is a chosen one that is not among them.
 export async function chosenOf(capability, chosen) {
   const models = await modelsOf(capability);
-  return { models, model: models.includes(chosen) ? chosen : (models[0] ?? "") };
+  const isHere = models.includes(chosen);
+  return { models, model: isHere ? chosen : (models[0] ?? ""), absent: isHere ? "" : chosen };
 }
+
+export const absentModel = (absent, model) => (absent ? el("p", { class: "muted", role: "status" }, t("model_absent", { absent, model })) : null);
 
 export const modelField = (models, model, onchange, label = t("model")) =>
   field(label, select(label, models.map((name) => [name, name]), model, onchange));

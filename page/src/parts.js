@@ -1,12 +1,29 @@
 // Parts that several tabs have: notices, copy buttons, places of passages, and pulling a model.
 
-import { ask, askLines } from "./api.js";
+import { Refused, ask, askLines } from "./api.js";
 import { choice, el, fill } from "./dom.js";
 import { bytes, t } from "./texts.js";
 
 export const notice = (title, ...more) => el("div", { class: "notice" }, el("h2", {}, title), ...more);
 
-export const problem = (error) => el("div", { class: "problem", role: "alert" }, error.message);
+// What went wrong. Before the server's words, which are English, stands what to do in the language of the page.
+export function problem(error) {
+  if (!(error instanceof Refused)) return el("div", { class: "problem", role: "alert" }, error.message);
+  const advice = t(`refused_${ADVICE[error.status] ?? "other"}`);
+  return el("div", { class: "problem", role: "alert" }, el("div", {}, advice), el("div", { class: "words", lang: "en" }, error.message));
+}
+
+const ADVICE = { 400: "request", 404: "missing", 409: "model", 413: "large", 422: "request", 429: "busy", 500: "failed", 503: "busy" };
+
+// In place of an index that a link names and the server does not have: those that it has. `linkTo` gives the link of each.
+export const noSuchIndex = (index, indexes, linkTo) =>
+  notice(
+    t("no_such_index", { name: index }),
+    el("p", {}, t("no_such_index_advice"), " ", indexes.flatMap(({ name }) => [el("a", { href: linkTo(name) }, el("bdi", {}, name)), " "])),
+  );
+
+// Below what was made of texts that the page's address has no room for.
+export const notInLink = () => el("p", { class: "muted" }, t("not_in_link"));
 
 export const waiting = (text) => el("p", { class: "waiting", role: "status" }, el("span", { class: "spinner" }), text);
 
@@ -16,10 +33,11 @@ export function copyButton(text, label = t("copy")) {
     {
       type: "button",
       class: "quiet",
+      "aria-live": "polite",
       onclick: async () => {
-        await copied(text);
-        button.textContent = t("copied");
-        setTimeout(() => (button.textContent = label), 1500);
+        const isCopied = await copied(text);
+        button.textContent = t(isCopied ? "copied" : "copy_refused");
+        setTimeout(() => (button.textContent = label), isCopied ? 1500 : 6000);
       },
     },
     label,
@@ -27,15 +45,21 @@ export function copyButton(text, label = t("copy")) {
   return button;
 }
 
-// Copies a text. Browsers have a clipboard for pages of this machine or of https alone, so there is an older way too.
-export async function copied(text) {
-  if (navigator.clipboard) return navigator.clipboard.writeText(text);
-  const area = el("textarea", { class: "hidden" });
-  area.value = text;
-  document.body.append(area);
-  area.select();
-  document.execCommand("copy");
-  area.remove();
+// Copies a text: whether the browser lets it. The clipboard is there for pages of this machine or of https alone, and
+// may be refused to those too, so there is an older way.
+async function copied(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const area = el("textarea", { class: "hidden" });
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    const isCopied = document.execCommand("copy");
+    area.remove();
+    return isCopied;
+  }
 }
 
 export const code = (text) => el("div", { class: "code" }, el("pre", { tabindex: 0 }, text), copyButton(text));
@@ -64,11 +88,11 @@ export const plainName = (name) => name.replace(/:latest$/, "");
 // A button that pulls a model and shows how far it is. `done` is called once the model is here.
 export function pullButton(model, done, label = t("pull")) {
   const room = el("span", { class: "pull" });
-  const idle = (said) =>
+  const idle = (...said) =>
     fill(
       room,
       el("button", { type: "button", onclick: pull, "aria-label": t("pull_model", { model }) }, label),
-      said && el("span", { class: "problem inline", role: "alert" }, said),
+      said.length ? el("span", { class: "problem inline", role: "alert" }, said) : null,
     );
   async function pull() {
     const bar = el("progress", { max: 1, "aria-label": t("pull_model", { model }) });
@@ -80,7 +104,7 @@ export function pullButton(model, done, label = t("pull")) {
         "/api/pull",
         { model },
         (line) => {
-          if (line.error) throw new Error(line.error);
+          if (line.error) throw new Refused(line.error, 500);
           if (line.total) {
             bar.value = (line.completed ?? 0) / line.total;
             said.textContent = t("pulled_of", { done: bytes(line.completed ?? 0), all: bytes(line.total) });
@@ -91,7 +115,8 @@ export function pullButton(model, done, label = t("pull")) {
       fill(room, el("span", { role: "status" }, t("pulled")));
       done();
     } catch (error) {
-      idle(error.name === "AbortError" ? t("pull_stopped") : error.message);
+      if (error.name === "AbortError") idle(t("pull_stopped"));
+      else idle(t("pull_failed"), " ", el("span", { lang: error instanceof Refused ? "en" : null }, error.message));
     }
   }
   idle();

@@ -4,8 +4,8 @@ import { Refused, ask } from "./api.js";
 import { choice, el, field, fill, later, select } from "./dom.js";
 import { hitCard } from "./hit.js";
 import { isTyping } from "./keys.js";
-import { show } from "./link.js";
-import { code, copyButton, modelsOf, notice, plainName, problem, pullButton, waiting } from "./parts.js";
+import { link, show } from "./link.js";
+import { code, copyButton, modelsOf, noSuchIndex, notice, plainName, problem, pullButton, waiting } from "./parts.js";
 import { number, t } from "./texts.js";
 
 const MODES = ["auto", "vectors", "words", "hybrid"];
@@ -20,7 +20,6 @@ export function search(root, first) {
   let indexes = [];
   let rerankers = [];
   let running = new AbortController();
-  let lastModel = null;
   let isReady = false; // once the indexes are known
   let isAsked = true; // by a link or by Enter; what is only typed is looked up by words
 
@@ -41,8 +40,8 @@ export function search(root, first) {
   input.addEventListener("input", () => {
     state.q = input.value;
     isAsked = false;
-    if (!state.q.trim()) clear();
-    else type();
+    if (state.q.trim()) type();
+    else rest();
   });
   input.addEventListener("keydown", (event) => event.key === "Enter" && !event.isComposing && enter());
 
@@ -50,7 +49,7 @@ export function search(root, first) {
     fill(
       options,
       choice(t("mode"), "mode", MODES.map((mode) => [mode, t(`mode_${mode}`)]), state.mode, (mode) => change({ mode })),
-      indexes.length > 1
+      indexes.length > 1 && isKnown()
         ? field(t("index"), select(t("index"), indexes.map(({ name }) => [name, name]), state.index, (index) => change({ index })))
         : null,
       field(t("how_many"), select(t("how_many"), ["5", "10", "20", "50", "100"].map((n) => [n, n]), state.k, (k) => change({ k }))),
@@ -85,15 +84,18 @@ export function search(root, first) {
     answer();
   }
 
+  const isKnown = () => indexes.some(({ name }) => name === state.index);
+
   // Before the indexes are known nothing is asked; `begin` calls this once they are.
   function answer() {
-    if (isReady && state.q.trim()) run(isAsked ? state.mode : "words", !isAsked);
+    if (isReady && isKnown() && state.q.trim()) run(isAsked ? state.mode : "words", !isAsked);
   }
 
-  function clear() {
+  // What stands there before anything is asked.
+  function rest() {
     running.abort();
-    fill(results);
     fill(summary);
+    fill(results, isKnown() ? intro() : noSuchIndex(state.index, indexes, (index) => link("search", linkOf({ ...state, index }))));
   }
 
   async function run(mode, isTypedOnly) {
@@ -112,20 +114,21 @@ export function search(root, first) {
     };
     try {
       const found = await ask("/api/search", body, signal);
-      lastModel = found.model;
       say(found, isTypedOnly);
     } catch (error) {
       if (error.name === "AbortError") return;
       fill(summary);
-      fill(results, failure(error));
+      fill(results, problem(error));
+      if (error instanceof Refused && error.status === 404) offerPulls(signal);
     }
   }
 
-  // What went wrong, and where the model is missing, how it comes here.
-  function failure(error) {
-    const model = indexes.find(({ name }) => name === state.index)?.model ?? lastModel;
-    const isMissing = error instanceof Refused && error.status === 404 && model;
-    return [problem(error), isMissing ? el("p", {}, pullButton(model, () => enter(), t("pull_model", { model }))) : null];
+  // A model that the search needs and that is not here can be pulled, unless it is a file of the user's own.
+  async function offerPulls(signal) {
+    const needed = [state.rerank, indexes.find(({ name }) => name === state.index).model];
+    const found = await ask("/q3e/catalog", undefined, signal).catch(() => ({ models: [] }));
+    const missing = found.models.filter(({ name, is_here }) => needed.includes(name) && !is_here);
+    if (!signal.aborted) results.append(...missing.map(({ name: model }) => el("p", {}, pullButton(model, enter, t("pull_model", { model })))));
   }
 
   function say(found, isTypedOnly) {
@@ -211,17 +214,17 @@ export function search(root, first) {
       return fill(results, problem(error));
     }
     if (!indexes.length) return fill(results, noIndex());
-    if (!indexes.some(({ name }) => name === state.index)) state.index = indexes[0].name;
+    state.index ||= indexes[0].name;
     isReady = true;
     draw();
-    fill(results, intro());
+    rest();
     answer();
     if (!state.q.trim()) input.focus();
   }
 
   function intro() {
     const index = indexes.find(({ name }) => name === state.index);
-    if (index.error) return problem(new Error(index.error));
+    if (index.error) return problem(new Refused(index.error, 503));
     if (!index.chunks) return notice(t("index_empty"), el("p", {}, t("index_empty_advice")), code(`q3e-local index ~/notes`));
     const n = { chunks: index.chunks, files: index.files };
     return el("p", { class: "muted" }, t("index_holds", { name: index.name, ...n }));
@@ -235,8 +238,9 @@ export function search(root, first) {
       input.value = state.q;
       isAsked = true;
       draw();
-      if (state.q.trim()) answer();
-      else clear();
+      if (!isReady) return;
+      rest();
+      answer();
     },
     close: () => running.abort(),
   };
@@ -260,4 +264,4 @@ const noIndex = () =>
     el("p", { class: "muted" }, t("no_index_why")),
   );
 
-const explained = (lines) => el("details", { class: "explained" }, el("summary", {}, t("how_found")), el("ul", {}, lines.map((line) => el("li", {}, line))));
+const explained = (lines) => el("details", { class: "explained" }, el("summary", {}, t("how_found")), el("ul", { lang: "en" }, lines.map((line) => el("li", {}, line))));

@@ -1,5 +1,6 @@
 // The page's own words, in the language of the browser or the one that the user switched to.
 
+import { forVisits } from "./kept.js";
 import en from "./texts/en.json";
 import zh from "./texts/zh.json";
 
@@ -7,17 +8,9 @@ const TABLES = { en, zh };
 const KEPT = "q3e-language";
 
 function chosen() {
-  const kept = remembered();
+  const kept = forVisits.get(KEPT);
   if (kept in TABLES) return kept;
   return navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
-}
-
-function remembered() {
-  try {
-    return localStorage.getItem(KEPT);
-  } catch {
-    return null; // a browser that keeps nothing for pages
-  }
 }
 
 export let language = chosen();
@@ -27,11 +20,7 @@ export const tag = () => (language === "zh" ? "zh-CN" : "en");
 // Switches to a language, for the next visits too.
 export function setLanguage(name) {
   language = name;
-  try {
-    localStorage.setItem(KEPT, name);
-  } catch {
-    // It lasts until the page is closed.
-  }
+  forVisits.put(KEPT, name);
 }
 
 // The text of a key, with {names} filled in. A list has the text for one and the text for any other number `n`.

@@ -99,7 +99,7 @@ def test_an_index_whose_model_is_gone_offers_the_pull(open_page: Open) -> None:
 
     page = open_page("#/search?q=oak", prepare=refuse)
     expect(page.get_by_role("alert")).to_contain_text("is not on this machine")
-    assert page.get_by_role("button", name="Pull qwen3-embedding:0.6b").is_visible()
+    expect(page.get_by_role("button", name="Pull qwen3-embedding:0.6b")).to_be_visible()
     open_page.problems.clear()  # the 404
 
 
@@ -133,6 +133,52 @@ def test_a_key_is_asked_for_once_and_kept_for_the_tab(open_page: Open, notes: Pa
         refused = [each for each in open_page.problems if "401" not in each]
         assert refused == []
         open_page.problems.clear()  # the requests that were refused before the key was known
+
+
+def test_a_browser_that_keeps_nothing_for_pages_is_asked_for_the_key_once(open_page: Open, notes: Path) -> None:
+    def refuse(page: Any) -> None:
+        for area in ("sessionStorage", "localStorage"):
+            thrown = "throw new DOMException('The operation is insecure.', 'SecurityError')"
+            page.add_init_script(f"Object.defineProperty(window, '{area}', {{ get() {{ {thrown} }} }})")
+
+    program = [*PROGRAM, "serve", "--port", "0", "--index", str(notes)]
+    with running_server(program=program, env={"Q3E_API_KEY": "secret"}) as running:
+        page = open_page("#/search?q=oak", base_url=running.url, prepare=refuse)
+        page.get_by_label("Key", exact=True).fill("secret")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("article")
+        page.get_by_role("button", name="中文").click()
+        page.wait_for_selector("article")
+        page.get_by_role("link", name="模型").click()
+        expect(page.locator(".lines pre").first).to_contain_text("Bearer $Q3E_API_KEY")
+        assert page.get_by_role("dialog").count() == 0
+        assert [each for each in open_page.problems if "401" not in each] == []
+        open_page.problems.clear()  # the requests that were refused before the key was known
+
+
+@pytest.mark.parametrize(
+    ("link", "texts", "button"),
+    [
+        ("#/look", {"A text": "预算" * 3_000}, "Look"),
+        ("#/compare", {"Left, one text a line": "预算" * 3_000}, "Compare"),
+    ],
+)
+def test_texts_too_long_for_a_link_are_left_out_of_it_and_the_page_says_so(
+    open_page: Open, link: str, texts: dict[str, str], button: str
+) -> None:
+    page = open_page(link)
+    for label, text in texts.items():
+        page.get_by_label(label).fill(text)
+    page.get_by_role("button", name=button, exact=True).click()
+    expect(page.locator("main")).to_contain_text("The texts are too long for the address of this page")
+    assert len(page.url) < 1_000
+
+
+def test_a_link_with_a_model_that_is_not_here_says_which_one_is_taken(open_page: Open) -> None:
+    for tab in ("look?text=the+oak", "compare?left=a%0Ab&right=c%0Ad", "map?lines=a%0Ab%0Ac"):
+        page = open_page(f"#/{tab}&model=my-own")
+        said = "The link names my-own, which is not on this machine; here demo is chosen."
+        expect(page.locator("main")).to_contain_text(said)
 
 
 def test_a_server_that_restarts_is_waited_for(open_page: Open, notes: Path) -> None:

@@ -105,7 +105,7 @@ def test_what_went_wrong_goes_when_it_is_tried_again(open_page: Open, server: ht
     page = open_page("#/models", prepare=lambda page: page.route("**/api/generate", answer))
     load = page.get_by_role("button", name="Load demo", exact=True)
     load.click()
-    expect(page.get_by_role("alert")).to_have_text("no room")
+    expect(page.get_by_role("alert").locator("[lang=en]")).to_have_text("no room")
     load.click()
     expect(page.get_by_role("alert")).to_have_count(0)
     open_page.problems.clear()  # the 500

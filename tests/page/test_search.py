@@ -161,6 +161,73 @@ def test_a_line_of_a_megabyte_and_ten_thousand_hits_leave_it_quick(open_page: Op
     assert page.evaluate("document.querySelector('article .text').textContent.length") == 1_000_000
 
 
+def test_a_passage_longer_than_an_answer_says_that_it_goes_on(open_page: Open) -> None:
+    hits = [{"text": "oak " * 5_000, "cut": True}, {"text": "The oak.", "cut": False}]
+    page = open_page("#/search?q=oak", prepare=answering(*hits))
+    page.get_by_role("button", name="Show all 20,000 characters").click()
+    said = "The passage goes on: an answer has its first 20,000 characters."
+    expect(page.locator("article").first).to_contain_text(said)
+    expect(page.locator("article").nth(1)).not_to_contain_text("goes on")
+
+
+@pytest.mark.parametrize("tab", ["search", "map"])
+def test_a_link_to_an_index_that_is_not_here_says_so_and_names_those_that_are(open_page: Open, tab: str) -> None:
+    page = open_page(f"#/{tab}?q=budget")
+    page.wait_for_selector("article, .groups button")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.evaluate(f"location.hash = '#/{tab}?q=budget&index=gone'")
+    expect(page.locator(".notice")).to_contain_text("This server has no index “gone”")
+    assert page.locator("article, .groups button >> visible=true").count() == 0
+    assert page.get_by_role("button", name=re.compile("Pull")).count() == 0
+    page.get_by_role("link", name="notes").click()
+    expect(page.locator("article, .groups button").first).to_be_visible()
+    assert f"#/{tab}?" in page.url
+    assert "index=notes" in page.url
+    assert "q=budget" in page.url
+    assert not [url for url in asked if "/api/pull" in url]
+
+
+def test_a_reranker_that_is_missing_is_the_one_to_pull(open_page: Open) -> None:
+    page = open_page("#/search?q=budget&rerank=qwen3-reranker%3A0.6b")
+    expect(page.get_by_role("alert")).to_contain_text("qwen3-reranker:0.6b is not on this machine")
+    expect(page.get_by_role("button", name=re.compile("Pull"))).to_have_accessible_name("Pull qwen3-reranker:0.6b")
+    open_page.problems.clear()  # the 404
+
+
+def test_what_the_server_says_stands_below_what_to_do_in_the_language_of_the_page(open_page: Open) -> None:
+    page = open_page("#/search?q=budget&path=%5Bz-a%5D", locale="zh-CN")
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("请求有误，请按服务器的说明改正后再试：")
+    words = alert.locator("[lang=en]")
+    expect(words).to_have_text("the path '[z-a]' has a range that ends before it begins")
+    open_page.problems.clear()  # the 400
+
+
+def test_a_browser_that_refuses_the_clipboard_has_the_button_say_so(open_page: Open) -> None:
+    def refuse(page: Any) -> None:
+        page.add_init_script(
+            "navigator.clipboard.writeText = () => Promise.reject(new DOMException('no', 'NotAllowedError'));"
+            "document.execCommand = () => false;"
+        )
+
+    page = open_page("#/search?q=budget", prepare=refuse)
+    page.wait_for_selector("article")
+    button = page.locator("article").first.locator(".copy")
+    button.click()
+    expect(button).to_have_text("The browser refused: select the text and copy it")
+
+
+def test_a_text_is_copied_where_the_browser_lets_it(open_page: Open) -> None:
+    page = open_page("#/search?q=budget", permissions=["clipboard-read", "clipboard-write"])
+    page.wait_for_selector("article")
+    card = page.locator("article").first
+    card.locator(".copy").click()
+    expect(card.locator(".copy")).to_have_text("Copied")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied.split() == card.locator(".text").inner_text().split()
+
+
 def test_a_reranker_orders_the_results_and_why_has_the_places_before(open_page: Open, tmp_path: Path) -> None:
     path = rerankers.write_taught(tmp_path / "ranker.gguf")
     index = make(tmp_path / "mars.q3e", {str(n): text for n, text in enumerate(rerankers.BEST_FIRST)})
