@@ -3,10 +3,16 @@
 const RADIUS_MAX = 7; // of few points; many are smaller
 const EDGED = 3; // pixels: around smaller discs an edge would hide them
 const NEAR = 14; // pixels from a point within which it is meant
-const MANY = 4000; // points from which on squares are drawn, which are quicker than discs
+const MANY = 4000; // points from which on squares of pixels are drawn, which are quicker than discs
 const CELLS = 64; // of the grid that finds the nearest point, along each side
 const ZOOM_MAX = 200;
 const MARGIN = 28;
+
+// A colour such as #0072b2 as a pixel of a picture: its bytes are red, green, blue and alpha.
+function inkOf(colour, alpha) {
+  const bytes = [1, 3, 5].map((at) => Number.parseInt(colour.slice(at, at + 2), 16));
+  return new Uint32Array(Uint8Array.of(...bytes, Math.round(255 * alpha)).buffer)[0];
+}
 
 // Draws into a canvas and calls `hover(place or -1, x, y)`, `pick(place)` and `lassoed(places)`.
 export function plane(canvas, { hover, pick, lassoed }) {
@@ -22,6 +28,7 @@ export function plane(canvas, { hover, pick, lassoed }) {
   let isLasso = false;
   let travelled = 0;
   let frame = 0;
+  let picture = null; // of many points
 
   const later = () => (frame ||= requestAnimationFrame(draw));
 
@@ -54,13 +61,23 @@ export function plane(canvas, { hover, pick, lassoed }) {
     const style = getComputedStyle(canvas);
     const zoomed = Math.min(2, Math.sqrt(view.scale / view.least));
     const radius = Math.max(1.2, Math.min(RADIUS_MAX, 100 / Math.sqrt(points.n))) * zoomed;
-    if (lit) {
-      context.globalAlpha = 0.16;
-      dots(() => true, radius, null, width, height);
+    const all = () => true;
+    const [isDrawn, size] = lit ? [(i) => lit[i], radius * 1.25] : [all, radius];
+    if (points.n > MANY) {
+      if (picture?.width !== canvas.width || picture.height !== canvas.height) picture = context.createImageData(canvas.width, canvas.height);
+      else picture.data.fill(0);
+      if (lit) squares(all, radius, 0.16, ratio);
+      squares(isDrawn, size, 0.75, ratio);
+      context.putImageData(picture, 0, 0);
+    } else {
+      if (lit) {
+        context.globalAlpha = 0.16;
+        dots(all, radius, null, width, height);
+      }
+      context.globalAlpha = 0.88;
+      dots(isDrawn, size, lit && style.getPropertyValue("--text"), width, height);
+      context.globalAlpha = 1;
     }
-    context.globalAlpha = points.n > MANY ? 0.75 : 0.88;
-    dots(lit ? (i) => lit[i] : () => true, lit ? radius * 1.25 : radius, lit && style.getPropertyValue("--text"), width, height);
-    context.globalAlpha = 1;
     names(style, width, height);
     if (line) {
       context.beginPath();
@@ -73,9 +90,24 @@ export function plane(canvas, { hover, pick, lassoed }) {
     }
   }
 
-  // The points of each colour in one path: that is what makes 20,000 of them quick.
+  // Many points as squares of pixels, written into the picture itself: a path of 20,000 takes the browser far longer.
+  function squares(isDrawn, radius, alpha, ratio) {
+    const { width, height } = picture;
+    const pixels = new Uint32Array(picture.data.buffer);
+    const side = Math.max(1, Math.round(2 * radius * ratio));
+    const inks = groups.map(({ colour }) => inkOf(colour, alpha));
+    for (const i of byGroup) {
+      if (!isDrawn(i)) continue;
+      const left = Math.round(across(points.x[i]) * ratio - side / 2);
+      const top = Math.round(down(points.y[i]) * ratio - side / 2);
+      const [from, to] = [Math.max(0, left), Math.min(width, left + side)];
+      const ink = inks[points.group[i]];
+      for (let row = Math.max(0, top); row < Math.min(height, top + side); row++) pixels.fill(ink, row * width + from, row * width + Math.max(from, to));
+    }
+  }
+
+  // The points of each colour in one path.
   function dots(isDrawn, radius, edge, width, height) {
-    const isSquare = points.n > MANY && radius < 4;
     for (let at = 0; at < byGroup.length; ) {
       const { colour } = groups[points.group[byGroup[at]]];
       context.fillStyle = colour;
@@ -86,11 +118,8 @@ export function plane(canvas, { hover, pick, lassoed }) {
         const x = across(points.x[i]);
         const y = down(points.y[i]);
         if (x < -radius || y < -radius || x > width + radius || y > height + radius) continue;
-        if (isSquare) context.rect(x - radius, y - radius, 2 * radius, 2 * radius);
-        else {
-          context.moveTo(x + radius, y);
-          context.arc(x, y, radius, 0, 7);
-        }
+        context.moveTo(x + radius, y);
+        context.arc(x, y, radius, 0, 7);
       }
       context.fill();
       if (edge && radius > EDGED) {

@@ -44,6 +44,31 @@ def opened(open_page: Open, server: httpx.Client) -> tuple[Any, dict[str, Any], 
     return page, found, on_screen(page, found)
 
 
+def drawn_in(page: Any, colours: list[str]) -> set[str]:
+    """Which of these colours points have that are drawn at full strength."""
+    return set(
+        page.evaluate(
+            """(colours) => {
+                const canvas = document.querySelector("canvas");
+                const copy = new OffscreenCanvas(canvas.width, canvas.height);
+                const context = copy.getContext("2d", { willReadFrequently: true });
+                context.drawImage(canvas, 0, 0);
+                const { data } = context.getImageData(0, 0, copy.width, copy.height);
+                const inks = colours.map((colour) => colour.match(/\\d+/g).map(Number));
+                const counts = colours.map(() => 0);
+                const isNear = (ink, i) => ink.every((part, at) => Math.abs(part - data[i + at]) <= 2);
+                for (let i = 0; i < data.length; i += 4) {
+                    if (Math.abs(data[i + 3] - 191) > 1) continue;
+                    const found = inks.findIndex((ink) => isNear(ink, i));
+                    if (found >= 0) counts[found] += 1;
+                }
+                return colours.filter((_, at) => counts[at] > 3);  // edges of letters have a pixel or two
+            }""",
+            colours,
+        )
+    )
+
+
 def text_of(server: httpx.Client, found: dict[str, Any], place: int) -> str:
     file_of, numbers = (np.frombuffer(base64.b64decode(found[name]), "<i4") for name in ("file_of", "numbers"))
     name = f"{found['files'][file_of[place]]}#{numbers[place]}"
@@ -133,9 +158,24 @@ def test_twenty_thousand_points_move_smoothly(open_page: Open) -> None:
         "clusters": [{"words": [f"word{i}"], "central": i, "text": "a", "size": 1} for i in range(12)],
     }  # fmt: skip
     body = json.dumps(found)
-    page = open_page("#/map", prepare=lambda page: page.route("**/api/map", lambda route: route.fulfill(body=body)))
+    hits = json.dumps({"hits": [{"id": "a/x.md#0"}]})
+
+    def prepare(page: Any) -> None:
+        page.route("**/api/map", lambda route: route.fulfill(body=body))
+        page.route("**/api/search", lambda route: route.fulfill(body=hits))
+
+    page = open_page("#/map", prepare=prepare)
     page.wait_for_selector(".groups button")
     assert "20,000 of 200,000 passages" in page.inner_text(".summary")
+    colours = page.locator(".groups .dot").evaluate_all(
+        "all => all.map((dot) => getComputedStyle(dot).backgroundColor)"
+    )
+    assert drawn_in(page, colours) == set(colours)
+    page.get_by_label("Search in the map").fill("anything")  # finds the first passage alone
+    expect(page.locator(".side")).to_contain_text("1 found")
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert drawn_in(page, colours) == {colours[int(labels[0])]}
+    page.get_by_label("Search in the map").fill("")
     took = page.evaluate(
         """async () => {
             const canvas = document.querySelector("canvas"), times = [];
