@@ -109,7 +109,8 @@ function tokens(seen, text) {
     el(
       "div",
       { class: "tokens", dir: "auto", tabindex: 0, role: "region", "aria-label": t("as_seen") },
-      seen.tokens.map((token, place) => chip(token, place + 1, place >= seen.n_kept - 1)),
+      // A line breaks between tokens, and not within one.
+      seen.tokens.map((token, place) => [chip(token, place + 1, place >= seen.n_kept - 1), el("wbr")]).flat(),
       n_more > 0 ? el("span", { class: "muted" }, ` ${t("tokens_not_shown", { n: n_more })} `) : null,
       chip(seen.end, seen.n_kept, false),
     ),

@@ -169,16 +169,22 @@ function sparkline(rates) {
   return el("svg", { viewBox: "0 0 100 21", preserveAspectRatio: "none", "aria-hidden": "true" }, el("polyline", { points }));
 }
 
+// With roles, because a small screen shows each row as a card, and a browser may then not take it for a table.
 function table(names, rows) {
+  const cellOf = (cell, label) => el("td", { role: "cell", class: label ? null : "do", "data-label": label }, cell);
   return el(
     "table",
-    {},
-    el("thead", {}, el("tr", {}, names.map((name) => el("th", { scope: "col" }, t(name))), el("td", {}))),
+    { role: "table" },
+    el(
+      "thead",
+      { role: "rowgroup" },
+      el("tr", { role: "row" }, names.map((name) => el("th", { role: "columnheader", scope: "col" }, t(name))), el("td", { role: "cell" })),
+    ),
     el(
       "tbody",
-      {},
+      { role: "rowgroup" },
       rows.map(([name, ...cells]) =>
-        el("tr", {}, el("th", { scope: "row" }, name), cells.map((cell, i) => el("td", { class: i === cells.length - 1 ? "do" : null }, cell))),
+        el("tr", { role: "row" }, el("th", { role: "rowheader", scope: "row" }, name), cells.map((cell, i) => cellOf(cell, names[i + 1] && t(names[i + 1])))),
       ),
     ),
   );

@@ -75,7 +75,7 @@ export function plane(canvas, { hover, pick, lassoed }) {
         dots(all, radius, null, width, height);
       }
       context.globalAlpha = 0.88;
-      dots(isDrawn, size, lit && style.getPropertyValue("--text"), width, height);
+      dots(isDrawn, size, lit && style.getPropertyValue("--card"), width, height);
       context.globalAlpha = 1;
     }
     names(style, width, height);

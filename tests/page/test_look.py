@@ -71,3 +71,10 @@ def test_a_wrong_limit_is_said_in_a_sentence(open_page: Open) -> None:
     expect(page.get_by_role("alert")).to_contain_text("max_tokens must be between 1 and 32768")
     page.wait_for_load_state("networkidle")
     open_page.problems.clear()  # the two answers with status 400
+
+
+def test_a_line_breaks_between_tokens_and_not_within_one(open_page: Open) -> None:
+    page = open_page("#/look?text=" + "tokenization+" * 60, viewport={"width": 700, "height": 800})
+    page.wait_for_selector(".token")
+    boxes = page.locator(".token").evaluate_all("all => all.map((each) => each.getClientRects().length)")
+    assert set(boxes) == {1}

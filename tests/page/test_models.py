@@ -72,7 +72,9 @@ def test_a_pull_that_fails_says_why_and_can_be_tried_again(open_page: Open, worl
         )
         row = page.get_by_role("region", name="To pull").get_by_role("row", name="tiny:1b-q8_0")
         row.get_by_role("button").click()
-        expect(row.get_by_role("alert")).to_have_text("the disk is full")
+        expect(row.get_by_role("alert")).to_have_text(
+            "The pull failed; press again to go on with what came so far. the disk is full"
+        )
         assert row.get_by_role("button", name="Pull tiny:1b-q8_0").is_visible()
 
 
@@ -116,3 +118,10 @@ def test_it_fits_a_small_screen(open_page: Open, locale: str) -> None:
     page = open_page("#/models", viewport={"width": 360, "height": 700}, locale=locale)
     page.wait_for_selector(".lines pre")
     assert page.evaluate("document.documentElement.scrollWidth") == 360
+    rows = page.locator("tbody tr")
+    expect(rows.last).to_contain_text("Apache-2.0")
+    assert max(row.bounding_box()["height"] for row in rows.all()) < 260
+    for button in page.locator(".wide button").all():  # none lies outside, where nobody would look for it
+        box = button.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 360
