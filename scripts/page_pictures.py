@@ -53,7 +53,8 @@ def main() -> int:
     shutil.copytree(ROOT / "examples" / "notes", NOTES / "meetings")
     (NOTES / "manual").mkdir()
     for page in (ROOT / "docs").glob("*.md"):
-        shutil.copy(page, NOTES / "manual")
+        if not page.name.endswith(".zh-CN.md"):  # they say what the English pages say
+            shutil.copy(page, NOTES / "manual")
     TARGET.mkdir(exist_ok=True)
     try:
         with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
