@@ -46,6 +46,9 @@ export function search(root, first) {
   input.addEventListener("keydown", (event) => event.key === "Enter" && !event.isComposing && enter());
 
   function draw() {
+    // One that a link names and that is not here stands among the choices, so that it can be switched off.
+    const names = new Set([...rerankers, state.rerank].filter(Boolean));
+    const choices = [["", t("rerank_off")], ...[...names].map((name) => [name, name])];
     fill(
       options,
       choice(t("mode"), "mode", MODES.map((mode) => [mode, t(`mode_${mode}`)]), state.mode, (mode) => change({ mode })),
@@ -53,12 +56,7 @@ export function search(root, first) {
         ? field(t("index"), select(t("index"), indexes.map(({ name }) => [name, name]), state.index, (index) => change({ index })))
         : null,
       field(t("how_many"), select(t("how_many"), ["5", "10", "20", "50", "100"].map((n) => [n, n]), state.k, (k) => change({ k }))),
-      rerankers.length
-        ? field(
-            t("rerank"),
-            select(t("rerank"), [["", t("rerank_off")], ...rerankers.map((name) => [name, name])], state.rerank, (rerank) => change({ rerank })),
-          )
-        : null,
+      choices.length > 1 ? field(t("rerank"), select(t("rerank"), choices, state.rerank, (rerank) => change({ rerank }))) : null,
       field(t("filter_path"), filter("path", t("filter_path_example"))),
       field(t("filter_since"), filter("since", t("filter_since_example"))),
     );
@@ -128,7 +126,7 @@ export function search(root, first) {
     const needed = [state.rerank, indexes.find(({ name }) => name === state.index).model];
     const found = await ask("/q3e/catalog", undefined, signal).catch(() => ({ models: [] }));
     const missing = found.models.filter(({ name, is_here }) => needed.includes(name) && !is_here);
-    if (!signal.aborted) results.append(...missing.map(({ name: model }) => el("p", {}, pullButton(model, enter, t("pull_model", { model })))));
+    if (!signal.aborted) results.append(...missing.map(({ name: model }) => el("p", {}, pullButton(model, begin, t("pull_model", { model })))));
   }
 
   function say(found, isTypedOnly) {

@@ -192,6 +192,9 @@ def test_a_reranker_that_is_missing_is_the_one_to_pull(open_page: Open) -> None:
     page = open_page("#/search?q=budget&rerank=qwen3-reranker%3A0.6b")
     expect(page.get_by_role("alert")).to_contain_text("qwen3-reranker:0.6b is not on this machine")
     expect(page.get_by_role("button", name=re.compile("Pull"))).to_have_accessible_name("Pull qwen3-reranker:0.6b")
+    page.get_by_label("Reranker", exact=True).select_option("Off")
+    page.wait_for_selector("article")
+    assert "rerank" not in page.url
     open_page.problems.clear()  # the 404
 
 
