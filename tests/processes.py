@@ -45,6 +45,7 @@ FILES = {
     "scripts/test_bench_lengths.py",
     "scripts/test_compare.py",
     "scripts/test_compare_peers.py",
+    "scripts/test_dist.py",
     "scripts/test_install.py",
     "scripts/test_make_model.py::test_it_prints_the_lines_of_the_card",
     "scripts/test_quantization.py",

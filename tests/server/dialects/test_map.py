@@ -24,6 +24,7 @@ from q3e_local.errors import MissingPackageError
 from q3e_local.jobs.naming import key_words
 from q3e_local.search.database import Database
 from q3e_local.search.database.query_words import tokens
+from q3e_local.search.database.records import Window
 from q3e_local.server.local import maps
 
 TEXTS = [
@@ -140,18 +141,6 @@ def test_a_server_that_starts_again_finds_clusters_that_were_not_to_be_had_befor
     assert found["no_clusters"] is None
 
 
-def meanwhile(monkeypatch: pytest.MonkeyPatch, work: Callable[[], None]) -> None:
-    """Has another process do something between the count of an index's passages and the map's own reading."""
-    opened = Database.open
-
-    def opened_late(path: Any) -> Database:
-        monkeypatch.undo()
-        work()
-        return opened(path)
-
-    monkeypatch.setattr(Database, "open", opened_late)
-
-
 def refusal(http: httpx.Client) -> httpx.Response:
     """The first answer that does not say how far the map is."""
     while (answer := http.post("/api/map", json={})).json().get("status") == "working":
@@ -159,29 +148,51 @@ def refusal(http: httpx.Client) -> httpx.Response:
     return answer
 
 
-def test_an_index_that_is_emptied_while_it_is_mapped_gets_the_sentence_of_a_small_one(
+def test_an_index_that_is_empty_when_it_is_read_gets_the_sentence_of_a_small_one(
     mine: tuple[Path, httpx.Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Another process takes all passages away once they are counted, and brings them back once they are read."""
     path, http = mine
+    entries, was_read = Database.entries, threading.Event()
 
-    def empty() -> None:
-        with VectorIndex(path) as index:
+    def emptied(database: Database, *sizes: int) -> Iterator[Window]:
+        with VectorIndex(path, demo()) as index:
             index.delete(list(NAMED))
+            found = list(entries(database, *sizes))
+            index.add(list(NAMED.values()), list(NAMED))
+        was_read.set()
+        yield from found
 
-    meanwhile(monkeypatch, empty)
-    answer = refusal(http)
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "entries", emptied)
+        assert http.post("/api/map", json={}).json()["status"] == "working"
+        assert was_read.wait(60)
+        answer = refusal(http)
     assert answer.status_code == 400
     assert answer.json() == {"error": "a map needs 2 passages or more, the index has 0"}
+    assert drawn(http)["n"] == len(TEXTS)
 
 
-def test_an_index_whose_file_goes_while_it_is_mapped_is_named_without_its_path(
+def test_an_index_whose_file_is_gone_when_it_is_read_is_named_without_its_path(
     mine: tuple[Path, httpx.Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, http = mine
-    meanwhile(monkeypatch, path.unlink)
-    answer = refusal(http)
+    opened = Database.open
+
+    def gone(name: Path) -> Database:
+        path.rename(path.with_suffix(".away"))
+        try:
+            return opened(name)
+        finally:
+            path.with_suffix(".away").rename(path)
+
+    assert http.get("/api/indexes").json()["indexes"][0]["chunks"] == len(TEXTS)
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "open", gone)
+        answer = refusal(http)
     assert answer.status_code == 503
-    assert answer.json() == {"error": "the index 'mine' cannot be searched: its file is gone"}
+    assert answer.json() == {"error": "the index 'mine' cannot be searched: the server's log says why"}
+    assert drawn(http)["n"] == len(TEXTS)
 
 
 def test_what_goes_wrong_is_answered_once_and_the_next_call_tries_again(
