@@ -63,9 +63,9 @@ def test_the_end_of_the_program_frees_what_is_left():
     script = (
         "import atexit\n"
         "from q3e_local.integrations import by_name\n"
-        "from q3e_local.llama.engine import LlamaEngine\n"
-        "free = LlamaEngine._free\n"
-        "LlamaEngine._free = lambda self: (print('freed', self._loaded is not None), free(self))\n"
+        "from q3e_local.llama.binding import Weights\n"
+        "free = Weights.free\n"
+        "Weights.free = lambda self: (print('freed', self.handle is not None), free(self))\n"
         "by_name.embedder('demo').embed_query('a')\n"
         "by_name.reranker('demo-reranker').rank('a', ['a'])\n"
         "atexit.register(print, 'ending')\n"
