@@ -58,7 +58,10 @@ class QdrantStore:
         with self._asking():
             if not self._client.collection_exists(self._name):
                 return None
-            return self._mark_there()
+            mark = self._mark_there()
+            if mark:
+                self._index_source()
+            return mark
 
     def create(self, shape: Shape) -> None:
         with self._asking():
@@ -67,8 +70,7 @@ class QdrantStore:
                 vectors_config=models.VectorParams(size=shape.dim, distance=models.Distance.COSINE),
                 metadata={_MARK: shape.mark},
             )
-            if self._address.path is None:
-                self._client.create_payload_index(self._name, SOURCE, models.PayloadSchemaType.KEYWORD, wait=True)
+            self._index_source()
             is_marked = self._mark_there() == shape.mark
         if not is_marked:
             raise OutputError(
@@ -124,6 +126,11 @@ class QdrantStore:
 
     def close(self) -> None:
         self._client.close()
+
+    def _index_source(self) -> None:
+        """Let a server find the rows of a source quickly; where it can already, nothing happens."""
+        if self._address.path is None:
+            self._client.create_payload_index(self._name, SOURCE, models.PayloadSchemaType.KEYWORD, wait=True)
 
     def _mark_there(self) -> str:
         facts = self._client.get_collection(self._name).config.metadata or {}

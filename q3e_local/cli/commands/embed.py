@@ -83,7 +83,8 @@ _LARGE_BYTES = 64 << 20  # records beyond this take some seconds to check
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file; - is stdout.")
 @click.option(
     "--to", metavar="URL|FILE",
-    help="Into a vector store, as of q3e-local index export --to: texts that are there already are passed over.",
+    help="Into a vector store, such as lancedb:FOLDER, by the ids of the texts; what is there is passed over. "
+    "q3e-local index export --help names the stores.",
 )  # fmt: skip
 @click.option(
     "--resume", is_flag=True,

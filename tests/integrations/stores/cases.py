@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4, uuid5
@@ -24,22 +24,25 @@ IDS = UUID("8b2f3c1e-6d0a-5f43-9a57-2c9c1e5b7d10")  # the namespace of our ids, 
 
 
 class Qdrant:
-    def __init__(self, folder: Path) -> None:
-        self.folder = str(folder / "qdrant")
-        self.address = f"qdrant:{self.folder}#{NAME}"
+    def __init__(self, folder: Path, address: str = "", served: QdrantClient | None = None) -> None:
+        self.folder, self.served = str(folder / "qdrant"), served
+        self.address = address or f"qdrant:{self.folder}#{NAME}"
+
+    def client(self) -> AbstractContextManager[QdrantClient]:
+        return closing(QdrantClient(path=self.folder)) if self.served is None else nullcontext(self.served)
 
     def nearest(self, vector: np.ndarray, k: int) -> list[str]:
-        with closing(QdrantClient(path=self.folder)) as client:
+        with self.client() as client:
             return [point.payload["id"] for point in client.query_points(NAME, vector.tolist(), limit=k).points]
 
     def rows(self) -> Mapping[str, Mapping[str, Any]]:
-        with closing(QdrantClient(path=self.folder)) as client:
+        with self.client() as client:
             points, _ = client.scroll(NAME, limit=10_000)
         return {point.payload["id"]: point.payload for point in points}
 
     def put_own(self, name: str, vector: np.ndarray) -> None:
         number = str(uuid5(IDS, name))
-        with closing(QdrantClient(path=self.folder)) as client:
+        with self.client() as client:
             client.upsert(NAME, [models.PointStruct(id=number, vector=vector.tolist(), payload={"id": name})])
 
 

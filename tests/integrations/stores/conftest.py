@@ -21,6 +21,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import qdrant_server as of_qdrant
 import servers
 
 
@@ -59,6 +60,12 @@ def chroma_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     port = servers.free_port()
     with servers.running(servers.chroma(tmp_path_factory.mktemp("chroma"), port), port):
         yield port
+
+
+@pytest.fixture
+def qdrant_server() -> Iterator[of_qdrant.Stand]:
+    with of_qdrant.stand_in() as stand:
+        yield stand
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from cases import NAME, Chroma, Milvus, Pgvector, Qdrant
 from made_indexes import exact, ids, space, vectors
 from pymilvus import MilvusClient
 from qdrant_client import QdrantClient
+from qdrant_server import KEY, Stand
 
 from q3e_local.errors import OptionError, OutputError
 from q3e_local.search.database import Database
@@ -127,6 +128,18 @@ def test_who_may_not_install_pgvector_is_told_what_it_needs(guest: str, index: P
     with pytest.raises(OutputError, match=message) as caught:
         store_contract.export(index, guest.format("r%25ght"))
     assert "r%" not in str(caught.value)
+
+
+def test_qdrant_without_its_key_is_an_error_and_the_key_may_be_a_variable(
+    qdrant_server: Stand, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_contract.make_index(index, n_files=1)
+    with pytest.raises(OutputError, match=r"cannot use qdrant://127\.0\.0\.1:\d+#notes: .*401") as caught:
+        store_contract.export(index, f"qdrant://:hunter2@127.0.0.1:{qdrant_server.port}#notes")
+    assert "hunter2" not in str(caught.value)
+    monkeypatch.setenv("QDRANT_API_KEY", KEY)
+    assert store_contract.export(index, f"qdrant://127.0.0.1:{qdrant_server.port}#notes").n_sent == 16
+    assert qdrant_server.indexed == ["q3e_source"]  # or each export would look at all rows
 
 
 def test_a_folder_of_qdrant_that_another_client_has_is_refused(tmp_path: Path, index: Path) -> None:

@@ -17,6 +17,11 @@ from cases import NAME, Chroma, Lance, Milvus, Pgvector, Qdrant
 
 STORES: dict[str, Callable[[pytest.FixtureRequest, Path], Case]] = {
     "qdrant": lambda request, folder: Qdrant(folder),
+    "qdrant-server": lambda request, folder: Qdrant(
+        folder,
+        f"qdrant://:k%25y@127.0.0.1:{request.getfixturevalue('qdrant_server').port}#{NAME}",
+        request.getfixturevalue("qdrant_server").client,
+    ),
     "milvus": lambda request, folder: Milvus(str(folder / "m.db"), f"milvus:{folder / 'm.db'}#{NAME}"),
     "milvus-server": lambda request, folder: Milvus(
         f"http://127.0.0.1:{request.getfixturevalue('milvus_port')}",
