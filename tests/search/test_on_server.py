@@ -62,9 +62,9 @@ def before_each_request(monkeypatch: pytest.MonkeyPatch, do: Callable[[str], Non
     """Call `do` with the path of each request before it is sent."""
     ask = Server.ask
 
-    def asked(server: Server, method: str, path: str, body: Any = None) -> dict[str, Any]:
+    def asked(server: Server, method: str, path: str, *more: Any) -> dict[str, Any]:
         do(path)
-        return ask(server, method, path, body)
+        return ask(server, method, path, *more)
 
     monkeypatch.setattr(Server, "ask", asked)
 
@@ -148,11 +148,14 @@ def test_explain_says_how_it_was_searched(url: str, notes: Path) -> None:
         (["--server", "127.0.0.1:9"], 1, "no server answers at http://127.0.0.1:9; start one with: q3e-local serve"),
     ],
 )
-def test_what_is_refused(options: list[str], code: int, said: str, url: str, notes: Path) -> None:
+def test_what_is_refused(
+    options: list[str], code: int, said: str, url: str, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("Q3E_SERVER", url)
     write(Path("new"), {"new.txt": "new"})
     before = contents(str(notes))
     for command in (("index", "new"), ("search", "cat"), ("index", "rebuild", "-d", "32")):
-        result = run(*command, "--db", notes, "--server", url, *options)
+        result = run(*command, "--db", notes, *options)
         assert (result.exit_code, result.stdout) == (code, "")
         assert said in result.stderr
         assert "Traceback" not in result.stderr
