@@ -35,8 +35,8 @@ def embedder() -> Iterator[q3e_local.Embedder]:
         yield embedder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ray_nodes():
-    """A cluster's address and its two nodes; the tests of a module may leave it with the first alone."""
+    """A cluster's address and its two nodes; the last test that has it kills the second."""
     with ray_cluster() as cluster:
         yield cluster
