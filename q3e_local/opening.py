@@ -47,7 +47,7 @@ def load(
     from q3e_local.models.catalog import DEFAULT_MODEL
 
     config = _config(options)
-    vector_cache = open_cache(cache)
+    vector_cache = open_cache(cache) if config.may_cache else None
     named = names.resolve(DEFAULT_MODEL if model is None else model)
     located = named.located
     made = _engine(located, config, "embedder", engine)
@@ -117,7 +117,7 @@ def load_reranker(
     from q3e_local.reranking.reranker import Reranker
 
     config = _config(options)
-    vector_cache = open_cache(cache)
+    vector_cache = open_cache(cache) if config.may_cache else None
     named = names.resolve(DEFAULT_RERANKER if model is None else model)
     located = named.located
     made = _engine(located, config, "reranker", engine)

@@ -41,9 +41,7 @@ def server(memory_bytes: int | None = None) -> Iterator[Device]:
     llama.cpp never forgets a server, and ends the process that asks one which is gone: behind the block, devices.py
     does not see it any more.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    endpoint = next(endpoint for endpoint in iter(_free_endpoint, "") if endpoint not in _gone)
     process = multiprocessing.get_context("spawn").Process(target=_serve, args=(endpoint, memory_bytes), daemon=True)
     process.start()
     try:
@@ -59,6 +57,12 @@ def server(memory_bytes: int | None = None) -> Iterator[Device]:
         _gone.add(endpoint)
         process.kill()
         process.join()
+
+
+def _free_endpoint() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 def register(endpoint: str) -> None:

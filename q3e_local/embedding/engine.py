@@ -59,6 +59,11 @@ class EngineConfig:
             )
 
     @property
+    def may_cache(self) -> bool:
+        """Whether vectors may be kept for others: those by q8_0 are not what the model gives elsewhere."""
+        return self.kv_type == "f16"
+
+    @property
     def devices(self) -> tuple[str, ...] | None:
         """The names of `device`; empty: none, and the CPU computes; None: chosen."""
         if self.device is None:

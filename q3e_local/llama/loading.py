@@ -67,11 +67,9 @@ def platform(placement: Placement, kernels: Kernels) -> kept.Platform:
 def load(info: ModelInfo, config: EngineConfig, kernels: Kernels, between: Callable[[], None]) -> LoadedModel:
     """Load a model where it is to be, with the settings for that place, and say how it runs to those who ask."""
     placement = placed(info, config, kernels)
-    tuned = kept.find(info.digest, platform(placement, kernels))
-    settings = settle(config, Host(machine.physical_cores(), placement.on_gpu), tuned)
     if placement.is_short:
         logger.warning("%s: %s", info.path.stem, placement.explained)
-    loaded = LoadedModel(info, config, settings, placement, kernels, between)
+    loaded = LoadedModel(info, config, placement, kernels, between)
     lines = [kernels.explained, *(f"for more speed, {hint}" for hint in kernels.faster)]
     if binding.can_offload():
         lines.append(loaded.placement.explained)
@@ -90,14 +88,13 @@ class LoadedModel:
         self,
         info: ModelInfo,
         config: EngineConfig,
-        settings: Settings,
         placement: Placement,
         kernels: Kernels,
         between: Callable[[], None],
     ) -> None:
-        self.info, self.settings, self.placement = info, settings, placement
+        self.info, self.placement, self.tap = info, placement, config.tap
         self._config, self._kernels, self._between = config, kernels, between
-        self.tap = config.tap
+        self.settings = self._settled()
         self._weights: binding.Weights | None = None
         self._contexts: Contexts | None = None
         self._load_where_it_fits(may_shrink=True)
@@ -132,12 +129,20 @@ class LoadedModel:
             self._weights = None
 
     def _load_where_it_fits(self, *, may_shrink: bool) -> None:
+        """`may_shrink`: nobody was told yet how many tokens a batch has."""
         while True:
             try:
                 self._load(may_shrink=may_shrink)
                 return
             except GpuMemoryError as error:
                 self._give_up(error)
+                if may_shrink:
+                    self.settings = self._settled()
+
+    def _settled(self) -> Settings:
+        """The settings for the place where the layers are to be."""
+        tuned = kept.find(self.info.digest, platform(self.placement, self._kernels))
+        return settle(self._config, Host(machine.physical_cores(), self.placement.on_gpu), tuned)
 
     def _give_up(self, why: GpuMemoryError) -> None:
         """Free what is there, and plan for fewer layers."""

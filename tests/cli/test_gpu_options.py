@@ -32,6 +32,18 @@ def test_keys_and_values_in_q8_0_give_nearly_the_same_vector():
     assert 0.995 < exact @ near < 0.99999
 
 
+def test_vectors_of_q8_0_neither_come_from_the_cache_nor_go_there():
+    def cached(*options: str) -> np.ndarray:
+        result = run(*ONE[:-1], "--cache", "--format", "jsonl", *options)
+        assert result.exit_code == 0, result.stderr
+        return np.array(orjson.loads(result.stdout)["embedding"])
+
+    near = vector("--kv-type", "q8_0")
+    np.testing.assert_array_equal(cached("--kv-type", "q8_0"), near)
+    np.testing.assert_array_equal(cached(), vector())
+    np.testing.assert_array_equal(cached("--kv-type", "q8_0"), near)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

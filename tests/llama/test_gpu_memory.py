@@ -217,7 +217,7 @@ def test_a_context_for_batches_gets_smaller_then_q8_0_then_ram_then_fewer_layers
     path = tiny_gguf("f32")
     asked = refuse(lambda on_gpu, **_: on_gpu)
     with LlamaEngine(path, EngineConfig(n_threads=1)) as engine:
-        assert not engine.on_gpu
+        assert (engine.on_gpu, engine.n_batch) == (False, 512)  # as on any CPU
         n = engine.info.n_layer
     of_all = [(each["n_batch"], each["kv_type"], each["kv_on_gpu"]) for each in asked if each["on_gpu"]]
     ladder = [(1024, "f16", True), (512, "f16", True), (256, "f16", True), (128, "f16", True), (128, "q8_0", True)]

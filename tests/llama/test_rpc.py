@@ -138,21 +138,6 @@ def test_a_prefix_is_shared_in_a_batch_and_not_copied_between_batches(tiny_gguf,
         assert engine.counts.n_reused == 2 * 20
 
 
-def test_weights_that_a_device_refuses_stay_on_the_cpu_and_vectors_are_right(
-    f32, sequences, expected, caplog, monkeypatch
-):
-    """The refusal is real: the server may not allocate more."""
-    with rpc.server(memory_bytes=3_000_000) as tight:
-        monkeypatch.setattr(devices, "devices", lambda: [tight])
-        with LlamaEngine(f32, small()) as engine:
-            assert not engine.placement.all_on_gpu
-            for n in (9, N_CTX):
-                hold(engine.decode([sequences[n]]), expected[n])
-        said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-        assert said
-        assert all("for want of GPU memory" in line for line in said)
-
-
 def test_a_long_text_and_batches_beside_it_are_right_while_layers_are_taken_from_a_device(
     f32, sequences, expected, only, monkeypatch
 ):

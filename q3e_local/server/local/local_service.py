@@ -73,7 +73,7 @@ class LocalService:
             return WorkerEngine(located.path, engine_config, open_engine=opens, failed=failed)
 
         self._names = ServedNames(settings)
-        self._pipeline = Pipeline(open_cache(settings.cache))
+        self._pipeline = Pipeline(open_cache(settings.cache) if engine_config.may_cache else None)
         # Not the threads that all requests share: a hub that is silent holds each pull's thread for long.
         self._pulling = ThreadPoolExecutor(_PULLS_MAX, thread_name_prefix="q3e-pull")
         self._models = Models(
