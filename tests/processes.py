@@ -37,6 +37,7 @@ FILES = {
     "cli/test_on_server.py",
     "cli/test_serve.py",
     "convert/test_quantize.py",
+    "convert/test_rerankers.py",
     "llama/kernels/test_build.py",
     "models/test_names.py::test_what_measures_a_model_knows_it_by_all_its_names",
     "reading/test_office.py",
