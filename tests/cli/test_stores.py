@@ -108,6 +108,10 @@ def test_an_export_that_is_interrupted_says_what_is_kept_and_never_a_password(ow
     command = "q3e-local index export --to 's.sqlite#notes'"
     assert result.stderr == f"Interrupted: 0 chunks are in s.sqlite#notes; go on with: {command}\n"
 
+    result = run("index", "export", "--to", "pinecone:p.jsonl")
+    assert result.stderr == "Interrupted: nothing is kept: p.jsonl is written whole or not at all\n"
+    assert not list(Path.cwd().glob("*p.jsonl*"))
+
     # A store that stands in for a server, whose address has a key.
     monkeypatch.setitem(opening._STORES, "qdrant", "sqlite_vec:SqliteVecStore")
     monkeypatch.setattr("q3e_local.stores.sqlite_vec.local_path", lambda address: Path("server.sqlite"))

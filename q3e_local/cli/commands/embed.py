@@ -82,7 +82,7 @@ _LARGE_BYTES = 64 << 20  # records beyond this take some seconds to check
 )  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file; - is stdout.")
 @click.option(
-    "--to", metavar="URL|FILE",
+    "--to", metavar="URL|FILE", shell_complete=candidates.file,
     help="Into a vector store, such as lancedb:FOLDER, by the ids of the texts; what is there is passed over. "
     "q3e-local index export --help names the stores.",
 )  # fmt: skip

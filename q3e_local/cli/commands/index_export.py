@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from q3e_local.cli import candidates
 from q3e_local.cli.again import again
 from q3e_local.cli.commands.index_files import one_index
 from q3e_local.cli.computing.model_options import quiet_option
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 @click.command()
 @one_index
 @click.option(
-    "--to", required=True, metavar="URL|FILE",
+    "--to", required=True, metavar="URL|FILE", shell_complete=candidates.file,
     help="A file, .parquet, .jsonl or .npy (its rows are named in FILE.rows.jsonl), or a store: qdrant://HOST:PORT, "
     "qdrant:FOLDER, milvus://HOST:PORT, milvus:FILE.db, postgresql://USER@HOST/DATABASE, lancedb:FOLDER, "
     "chroma://HOST:PORT, chroma:FOLDER, sqlite-vec:FILE, redis://HOST:PORT, pinecone:FILE; with #NAME, a collection "
