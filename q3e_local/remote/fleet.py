@@ -110,7 +110,7 @@ class Fleet(TextModel):
         )
         for member, answer in answers:
             if isinstance(answer, OptionError):
-                raise answer
+                raise answer if answer.option else OptionError(f"{member.name}: {answer}")
             if isinstance(answer, ModelError):
                 raise type(answer)(f"{member.name} cannot be used: {answer}")
             if isinstance(answer, ServerRefusedError) and answer.status < 500 and not is_busy(answer):
@@ -132,7 +132,7 @@ class Fleet(TextModel):
             with self._lock:
                 member.leave_out(error)
             logger.warning("%s", member.failure)
-        return facts
+        return replace(facts, max_items=min(others.max_items for _, others in found))
 
     def _usable(self) -> list[Member]:
         """The servers that were not left out lately; all, where there are no others."""

