@@ -21,7 +21,7 @@ def test_a_job_that_was_killed_goes_on_where_it_stopped(ray_nodes, embedder, tmp
         "--keep",
         "id",
         "--partition-mb",
-        0.05,
+        0.03,
         "--address",
         address,
     )
@@ -33,7 +33,9 @@ def test_a_job_that_was_killed_goes_on_where_it_stopped(ray_nodes, embedder, tmp
     with started(log, *job) as second:
         assert second.wait(300) == 0, log.read_text()
     # Actors work for a moment after the job is gone.
-    n_done_before = int(re.search(r"(\d+) of 25 partitions done before", log.read_text())[1])
+    found = re.search(r"(\d+) of 25 partitions done before", log.read_text())
+    assert found, log.read_text()
+    n_done_before = int(found[1])
     assert len(before) <= n_done_before < 25
     assert {path: path.stat().st_mtime_ns for path in before} == before
     check_whole(output, corpus, embedder)
