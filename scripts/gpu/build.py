@@ -57,15 +57,16 @@ def version() -> str:
 
 
 def is_built(missing: list[str]) -> bool:
-    """Whether the environment has that llama.cpp already: compiling it takes long, and pip's cache may not have it."""
+    """Whether the environment has that llama.cpp already: compiling takes long, and pip's cache must not have it."""
     name, _, wanted = version().partition("==")
     try:
         found = metadata.distribution(name)
     except metadata.PackageNotFoundError:
         return False
-    libraries = {Path(file).name.split(".")[0].removeprefix("lib") for file in found.files or ()}
+    # The headers of all backends are there in any case.
+    libraries = {path.name.partition(".")[0] for path in map(Path, found.files or ()) if path.parent.name == "lib"}
     backends = {"ggml-rpc"} if missing else {"ggml-rpc", "ggml-vulkan"}
-    return found.version == wanted and backends <= libraries
+    return found.version == wanted and backends <= {name.removeprefix("lib") for name in libraries}
 
 
 def main() -> int:

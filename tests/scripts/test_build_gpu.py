@@ -78,7 +78,7 @@ def test_what_is_built_already_is_not_built_again(build, monkeypatch, files, fou
     class Distribution:
         version = found or build.version().partition("==")[2]
 
-    Distribution.files = [f"llama_cpp/lib/{name}" for name in files]
+    Distribution.files = ["llama_cpp/include/ggml-vulkan.h", *(f"llama_cpp/lib/{name}" for name in files)]
     monkeypatch.setattr(build.metadata, "distribution", lambda name: Distribution)
     assert build.is_built(missing) == expected
 
