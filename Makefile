@@ -68,7 +68,7 @@ $(CLIENTS)/.ready: tests/integrations/requirements.txt
 # compiled, which takes about half an hour the first time. lavapipe compiles shaders too, and keeps them in that folder.
 ON_DEVICES := tests/llama/test_rpc.py tests/llama/test_gpu_memory.py tests/llama/test_tap_on_devices.py \
 	tests/llama/settings tests/server/workers/test_steady.py tests/server/workers/test_steady_rpc.py
-gpu: $(GPU)/.ready $(KERNELS)
+gpu: $(GPU)/.ready
 	$(GPU)/bin/python -m pytest $(ON_DEVICES)
 	GGML_VK_VISIBLE_DEVICES=0 MESA_SHADER_CACHE_DIR=$(CURDIR)/$(GPU)/shaders $(GPU)/bin/python -m pytest tests/llama/test_vulkan.py
 

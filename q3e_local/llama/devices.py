@@ -51,25 +51,40 @@ def _pointers() -> list[int]:
     return [pointer for place in range(count()) if kind(pointer := get(place)) in (_GPU, _INTEGRATED)]
 
 
-def _device(pointer: int) -> Device:
-    kind = binding.function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)(pointer)
-    of = binding.function("ggml_backend_dev_backend_reg", ctypes.c_void_p, ctypes.c_void_p)(pointer)
-    free, total = ctypes.c_size_t(), ctypes.c_size_t()
-    memory = binding.function(
-        "ggml_backend_dev_memory",
-        None,
-        ctypes.c_void_p,
-        ctypes.POINTER(ctypes.c_size_t),
-        ctypes.POINTER(ctypes.c_size_t),
+class _Caps(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_bool) for name in ("async", "host_buffer", "buffer_from_host_ptr", "events", "mmap_support")
     )
-    memory(pointer, ctypes.byref(free), ctypes.byref(total))
+
+
+class _Props(ctypes.Structure):
+    """ggml_backend_dev_props of ggml-backend.h."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("description", ctypes.c_char_p),
+        ("memory_free", ctypes.c_size_t),
+        ("memory_total", ctypes.c_size_t),
+        ("type", ctypes.c_int),
+        ("device_id", ctypes.c_char_p),
+        ("caps", _Caps),
+    )
+
+
+def _device(pointer: int) -> Device:
+    of = binding.function("ggml_backend_dev_backend_reg", ctypes.c_void_p, ctypes.c_void_p)(pointer)
+    props = _Props()
+    binding.function("ggml_backend_dev_get_props", None, ctypes.c_void_p, ctypes.POINTER(_Props))(
+        pointer, ctypes.byref(props)
+    )
     device = Device(
-        _text("ggml_backend_dev_name", pointer),
-        _text("ggml_backend_dev_description", pointer),
+        _words(props.name),
+        _words(props.description),
         _text("ggml_backend_reg_name", of),
-        "integrated" if kind == _INTEGRATED else "discrete",
-        free.value,
-        total.value,
+        "integrated" if props.type == _INTEGRATED else "discrete",
+        props.memory_free,
+        props.memory_total,
+        _words(props.device_id),
     )
     if device.is_unified:  # a driver knows only what it gave away itself
         return replace(device, free_bytes=min(device.free_bytes, machine.available_memory()))
@@ -77,5 +92,8 @@ def _device(pointer: int) -> Device:
 
 
 def _text(function: str, pointer: Any) -> str:
-    said = binding.function(function, ctypes.c_char_p, ctypes.c_void_p)(pointer)
+    return _words(binding.function(function, ctypes.c_char_p, ctypes.c_void_p)(pointer))
+
+
+def _words(said: bytes | None) -> str:
     return bytes(said or b"").decode("utf-8", "replace").strip()

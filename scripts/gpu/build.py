@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,6 +56,19 @@ def version() -> str:
     return next(each for each in project["dependencies"] if each.startswith("llama-cpp-python=="))
 
 
+def is_built(missing: list[str]) -> bool:
+    """Whether the environment has that llama.cpp already: compiling takes long, and pip's cache must not have it."""
+    name, _, wanted = version().partition("==")
+    try:
+        found = metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    # The headers of all backends are there in any case.
+    libraries = {path.name.partition(".")[0] for path in map(Path, found.files or ()) if path.parent.name == "lib"}
+    backends = {"ggml-rpc"} if missing else {"ggml-rpc", "ggml-vulkan"}
+    return found.version == wanted and backends <= {name.removeprefix("lib") for name in libraries}
+
+
 def main() -> int:
     missing = lacking(header_folders())
     if missing:
@@ -65,7 +79,8 @@ def main() -> int:
     install = [sys.executable, str(ROOT / "scripts" / "install.py"), "--constraint", str(ROOT / "constraints.txt")]
     # pip's cache has the build for the CPU under the same name, and must not get this one.
     binding = ["--no-cache-dir", "--no-binary", "llama-cpp-python", version()]
-    for arguments in (binding, ["--editable", f"{ROOT}[dev]"]):
+    project = ["--editable", f"{ROOT}[dev]"]
+    for arguments in [project] if is_built(missing) else [binding, project]:
         code = subprocess.run([*install, *arguments], env=environment, check=False).returncode
         if code:
             return code

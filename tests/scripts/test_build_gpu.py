@@ -50,6 +50,7 @@ def test_the_binding_is_compiled_anew_and_the_rest_is_installed_with_the_tests_n
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", ran)
+    monkeypatch.setattr(build, "is_built", lambda missing: False)
     assert build.main() == 0
     constraints = ["--constraint", str(ROOT / "constraints.txt")]
     binding, project = calls
@@ -57,6 +58,29 @@ def test_the_binding_is_compiled_anew_and_the_rest_is_installed_with_the_tests_n
     assert binding[2:5] == ["--no-cache-dir", "--no-binary", "llama-cpp-python"]
     assert binding[5].startswith("llama-cpp-python==")
     assert project[2:] == ["--editable", f"{ROOT}[dev]"]
+    calls.clear()
+    monkeypatch.setattr(build, "is_built", lambda missing: True)
+    assert build.main() == 0
+    assert calls == [project]
+
+
+@pytest.mark.parametrize(
+    ("files", "found", "missing", "expected"),
+    [
+        (["libggml-rpc.so.0", "libggml-vulkan.so"], None, [], True),
+        (["libggml-rpc.so.0", "libggml-vulkan.so"], "0.0.1", [], False),
+        (["libggml-rpc.so"], None, [], False),
+        (["libggml-rpc.dylib"], None, ["glslc"], True),
+        (["libggml-cpu.so"], None, ["glslc"], False),
+    ],
+)
+def test_what_is_built_already_is_not_built_again(build, monkeypatch, files, found, missing, expected):
+    class Distribution:
+        version = found or build.version().partition("==")[2]
+
+    Distribution.files = ["llama_cpp/include/ggml-vulkan.h", *(f"llama_cpp/lib/{name}" for name in files)]
+    monkeypatch.setattr(build.metadata, "distribution", lambda name: Distribution)
+    assert build.is_built(missing) == expected
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")

@@ -37,6 +37,7 @@ class Device:
     kind: Literal["discrete", "integrated"]
     free_bytes: int
     total_bytes: int
+    card: str = ""  # where it is plugged in, if that is known: two backends may drive the same card
 
     @property
     def is_unified(self) -> bool:
@@ -116,12 +117,12 @@ class Placement:
 def chosen(devices: Sequence[Device], names: Sequence[str] | None) -> list[Device]:
     """The devices of these names, in their order; of None those that llama.cpp would take.
 
-    Integrated GPUs only where there is no other: they compute with the memory that the CPU is slow with too. Raises
-    OptionError with the names that there are.
+    Integrated GPUs only where there is no other: they compute with the memory that the CPU is slow with too. A card
+    that two backends drive counts once, by the first of them. Raises OptionError with the names that there are.
     """
     if names is None:
-        discrete = [device for device in devices if device.kind == "discrete"]
-        return discrete or list(devices)[:1]
+        discrete = {device.card or device.name: device for device in reversed(devices) if device.kind == "discrete"}
+        return list(discrete.values())[::-1] or list(devices)[:1]
     known = {device.name.lower(): device for device in devices}
     for name in names:
         if name.lower() not in known:

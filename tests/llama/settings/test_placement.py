@@ -128,6 +128,14 @@ def test_integrated_gpus_are_taken_only_where_there_is_no_other():
     assert chosen([], None) == []
 
 
+def test_a_card_that_two_backends_drive_counts_once():
+    cards = [device(name, card=card) for name, card in (("CUDA0", "0000:01:00.0"), ("CUDA1", "0000:02:00.0"))]
+    again = [replace(card, name=f"Vulkan{place}", backend="Vulkan") for place, card in enumerate(cards)]
+    unknown = [device("Vulkan8"), device("Vulkan9")]
+    assert chosen([*cards, *again, *unknown], None) == [*cards, *unknown]
+    assert chosen([*cards, *again], ["Vulkan1"]) == [again[1]]
+
+
 def test_devices_are_taken_by_name_in_the_order_given():
     here = [device("CUDA0"), device("CUDA1"), device("Vulkan0", kind="integrated")]
     assert [each.name for each in chosen(here, ["vulkan0", "CUDA1", "CUDA1"])] == ["Vulkan0", "CUDA1"]
