@@ -40,9 +40,12 @@ def freeze(folder: Path) -> Path:
 
 
 def try_out(frozen: Path) -> None:
-    """Embed a text. Raises subprocess.CalledProcessError where the program fails."""
+    """Embed a text, with the kernels of this machine. Raises SystemExit where the program says anything else."""
     program = frozen / (f"{NAME}.exe" if sys.platform == "win32" else NAME)
-    subprocess.run([program, "embed", "--text", "hello", "-m", "demo"], check=True, stdout=subprocess.DEVNULL)
+    command = [program, "embed", "--text", "hello", "-m", "demo", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+    if done.returncode or done.stderr:
+        sys.exit(f"the frozen program ended with {done.returncode}: {done.stderr}")
 
 
 def main() -> None:
