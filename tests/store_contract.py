@@ -92,7 +92,10 @@ def check_again_sends_what_changed_and_deletes_what_is_gone(case: Case, path: Pa
     first = export(path, case.address)
     again = export(path, case.address)
     assert (again.n_sent, again.n_deleted, again.n_there) == (0, 0, first.n_sent)
-    case.put_own("my own", vectors(1, 7)[0])
+    # By cosine its length does not count; by Euclidean distance it would be far from everything.
+    own = vectors(1, 77)[0]
+    case.put_own("my own", 5 * own)
+    assert case.nearest(own, 1) == ["my own"]
     with Database.open(path) as database:
         database.remove_files(["notes/0.md"])
         changed = [Chunk("another text", 0, 12, page=3), Chunk("text 1 1", 10, 18, ("Head", "Sub"), line=2)]
