@@ -103,9 +103,12 @@ class EmbedBatches:
                     f"{{{self.column!r}: texts}}, or leave out truncate and errors"
                 )
             return
-        if self.column not in names:
-            like = nearest(self.column, names) or names
+        n_columns = list(names).count(self.column)
+        if not n_columns:
+            like = nearest(self.column, map(str, names)) or names
             raise OptionError(f"the batch has no column {self.column!r}; it has {', '.join(map(repr, like))}")
+        if n_columns > 1:
+            raise OptionError(f"the batch has {n_columns} columns {self.column!r}; give all but one other names")
         for name in new:
             if name in names:
                 raise OptionError(f"the batch has a column {name!r} already; give another name as output")

@@ -33,6 +33,7 @@ def test_a_text_without_a_vector_has_a_null_and_the_reason():
 
     records = embed([{"text": text} for text in TEXTS] + [{}])
     assert [each["embedding_error"] for each in records] == [*REASONS, "is missing"]
+    assert embed([{"id": 1}]) == [{"id": 1, "embedding": None, "embedding_error": "is missing"}]
 
     table = embed(pa.table({"text": [text if isinstance(text, str) else None for text in TEXTS]}))
     assert table.column("embedding").is_null().to_pylist() == [reason is not None for reason in REASONS]
@@ -84,6 +85,9 @@ def test_a_column_that_is_not_there_or_there_already_is_told():
         EmbedBatches("demo")({"texts": ["a"], "n": [1]})
     with pytest.raises(OptionError, match=r"no column 'text'; it has 'body', 'n'$"):
         EmbedBatches("demo")(pa.table({"body": ["a"], "n": [1]}))
+    twice = pa.Table.from_arrays([pa.array(["a"])] * 2, ["text", "text"])
+    with pytest.raises(OptionError, match="has 2 columns 'text'; give all but one other names"):
+        EmbedBatches("demo")(twice)
     for taken in ("embedding", "embedding_error"):
         with pytest.raises(OptionError, match=f"has a column '{taken}' already; give another name as output"):
             EmbedBatches("demo", errors="null")({"text": ["a"], taken: [0]})
