@@ -122,12 +122,18 @@ def test_it_travels_as_names_and_numbers_and_a_path_for_any_working_folder(tmp_p
         assert pickle.loads(packed) == embed
     assert EmbedBatches("mine.gguf").model == str(tmp_path / "mine.gguf")
     assert EmbedBatches("mine.gguf", server="127.0.0.1:9").model == "mine.gguf"
+    several = EmbedBatches("demo", server=["127.0.0.1:9", "127.0.0.1:10"])
+    assert pickle.loads(pickle.dumps(several)) == several
+    assert len({several, pickle.loads(pickle.dumps(several))}) == 1
 
 
 def test_a_server_computes():
     with served(LocalService(ServerSettings(models=("demo",)))) as client:
         url = str(client.base_url).rstrip("/")
         made = EmbedBatches("demo", dim=64, server=url, errors="null")({"text": ["The cat.", None]})
+        other = url.replace("127.0.0.1", "localhost")
+        shared = EmbedBatches("demo", dim=64, server=[url, other])(["The cat."])
+    np.testing.assert_allclose(shared, expected(["The cat."], dim=64).vectors, atol=1e-6)
     np.testing.assert_allclose(made["embedding"][0], expected(["The cat."], dim=64).vectors[0], atol=1e-6)
     assert made["embedding_error"] == [None, "is missing"]
 
