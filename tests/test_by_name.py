@@ -12,8 +12,8 @@ from command import expected
 from fake_service import served
 
 import q3e_local
+from q3e_local import by_name
 from q3e_local.errors import ModelNotHereError, OptionError
-from q3e_local.integrations import by_name
 from q3e_local.server.local.local_service import LocalService
 from q3e_local.server.settings import ServerSettings
 
@@ -62,7 +62,7 @@ def test_a_name_that_was_closed_is_loaded_again():
 def test_the_end_of_the_program_frees_what_is_left():
     script = (
         "import atexit\n"
-        "from q3e_local.integrations import by_name\n"
+        "from q3e_local import by_name\n"
         "from q3e_local.llama.binding import Weights\n"
         "free = Weights.free\n"
         "Weights.free = lambda self: (print('freed', self.handle is not None), free(self))\n"

@@ -1,7 +1,7 @@
 """`EmbedBatches`: what Ray, Spark, Dask and Daft call with batch after batch, in many processes.
 
 Says which text of a batch gets which vector, and what becomes of a text that gets none. Leaves the kinds of batches
-to kinds.py, and the model of a process to process_models.py.
+to kinds.py, and opening the model to by_name.py, once a process.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from q3e_local import by_name
 from q3e_local.batches.kinds import Batch, Columns, opened_batch
-from q3e_local.batches.process_models import Source, model_of
+from q3e_local.batches.threads import granted_threads
 from q3e_local.embedding.prompts import Kind
 from q3e_local.embedding.request import EmbedRequest
 from q3e_local.embedding.text_model import TextModel
@@ -48,7 +49,7 @@ class EmbedBatches:
     max_tokens: int | None = None
     errors: Literal["raise", "null"] = "raise"  # null: no vector, and a column `<output>_error` says why
     n_threads: int | None = None  # None: as many as the program that calls gave this process
-    server: str | None = None  # the address of a server that computes, as `connect` takes it
+    server: str | Sequence[str] | None = None  # addresses of servers that compute, as `connect` takes them
 
     def __post_init__(self) -> None:
         """Raises OptionError for what cannot be meant; options that depend on the model are checked with a batch."""
@@ -58,6 +59,8 @@ class EmbedBatches:
             raise OptionError(f"output must not be the column of the texts, {self.column!r}", "output")
         if self.server is not None and self.n_threads is not None:
             raise OptionError("n_threads is of a model in this process, and a server computes; leave one out")
+        if self.server is not None and not isinstance(self.server, str):
+            object.__setattr__(self, "server", tuple(self.server))
         path = path_of(self.model)
         if path is not None and self.server is None:  # other processes have another working folder
             object.__setattr__(self, "model", str(path.absolute()))
@@ -103,9 +106,12 @@ class EmbedBatches:
                     f"{{{self.column!r}: texts}}, or leave out truncate and errors"
                 )
             return
-        if self.column not in names:
-            like = nearest(self.column, names) or names
+        n_columns = list(names).count(self.column)
+        if not n_columns:
+            like = nearest(self.column, map(str, names)) or names
             raise OptionError(f"the batch has no column {self.column!r}; it has {', '.join(map(repr, like))}")
+        if n_columns > 1:
+            raise OptionError(f"the batch has {n_columns} columns {self.column!r}; give all but one other names")
         for name in new:
             if name in names:
                 raise OptionError(f"the batch has a column {name!r} already; give another name as output")
@@ -152,7 +158,9 @@ class EmbedBatches:
         )  # fmt: skip
 
     def _model(self) -> TextModel:
-        return model_of(Source(os.fspath(self.model), self.server, self.n_threads))
+        if self.server is not None:
+            return by_name.embedder(os.fspath(self.model), self.server)
+        return by_name.embedder(os.fspath(self.model), n_threads=self.n_threads or granted_threads())
 
 
 def _why_unfit(text: Any) -> str | None:

@@ -100,13 +100,13 @@ class _Dict:
 
 
 class _Records:
-    """A list of dicts, which need not all have the column."""
+    """A list of dicts. A text may be missing in any of them, and by chance in all of a batch."""
 
     def __init__(self, batch: Sequence[Mapping[str, Any]], column: str) -> None:
         self._batch, self._column = batch, column
 
     def names(self) -> Sequence[str]:
-        return list(dict.fromkeys(name for record in self._batch for name in record))
+        return list({self._column: None} | dict.fromkeys(name for record in self._batch for name in record))
 
     def texts(self) -> list[Any]:
         return [None if _is_nan(value := record.get(self._column)) else value for record in self._batch]

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from q3e_local import DEFAULT_MODEL, EmbedRequest, TextModel
+from q3e_local import DEFAULT_MODEL, EmbedRequest, TextModel, by_name
 from q3e_local.errors import MissingPackageError, OptionError
-from q3e_local.integrations import by_name
 
 try:
     from chromadb.api.types import Documents, EmbeddingFunction, Embeddings

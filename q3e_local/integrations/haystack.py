@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from q3e_local import DEFAULT_MODEL, DEFAULT_RERANKER
+from q3e_local import DEFAULT_MODEL, DEFAULT_RERANKER, by_name
 from q3e_local.errors import MissingPackageError
-from q3e_local.integrations import by_name
 
 try:
     from haystack import Document, component

@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from q3e_local import DEFAULT_MODEL, EmbedRequest, TextModel
+from q3e_local import DEFAULT_MODEL, EmbedRequest, TextModel, by_name
 from q3e_local.errors import MissingPackageError
-from q3e_local.integrations import by_name
 
 try:
     from lancedb.embeddings import TextEmbeddingFunction, register

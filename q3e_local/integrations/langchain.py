@@ -13,9 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from q3e_local import DEFAULT_MODEL, DEFAULT_RERANKER, RankModel, TextModel
+from q3e_local import DEFAULT_MODEL, DEFAULT_RERANKER, RankModel, TextModel, by_name
 from q3e_local.errors import MissingPackageError
-from q3e_local.integrations import by_name
 
 try:
     from langchain_core.documents import BaseDocumentCompressor, Document

@@ -12,9 +12,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from q3e_local import DEFAULT_MODEL, DEFAULT_RERANKER, TextModel
+from q3e_local import DEFAULT_MODEL, DEFAULT_RERANKER, TextModel, by_name
 from q3e_local.errors import MissingPackageError, OptionError
-from q3e_local.integrations import by_name
 
 try:
     from llama_index.core.base.embeddings.base import BaseEmbedding

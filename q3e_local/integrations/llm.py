@@ -13,9 +13,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 
-from q3e_local import EmbedRequest
+from q3e_local import EmbedRequest, by_name
 from q3e_local.errors import MissingPackageError, Q3EError
-from q3e_local.integrations import by_name
 
 try:
     import llm

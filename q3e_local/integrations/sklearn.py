@@ -18,9 +18,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from q3e_local import DEFAULT_MODEL, EmbedRequest, TextModel
+from q3e_local import DEFAULT_MODEL, EmbedRequest, TextModel, by_name
 from q3e_local.errors import MissingPackageError, OptionError
-from q3e_local.integrations import by_name
 
 try:
     from sklearn.base import BaseEstimator, TransformerMixin

@@ -56,14 +56,14 @@ class Job:
     instruction: str | None = None
     truncate: bool = False
     max_tokens: int | None = None
-    server: str | None = None
+    server: tuple[str, ...] = ()
     space: str = ""
 
     def embed(self) -> EmbedBatches:
         """Names alone: the model is loaded at the first batch of a process, and stays for the next partition."""
         return EmbedBatches(
             self.model, self.column, EMBEDDING, self.kind, self.dim, task=self.task, instruction=self.instruction,
-            truncate=self.truncate, max_tokens=self.max_tokens, errors="null", server=self.server,
+            truncate=self.truncate, max_tokens=self.max_tokens, errors="null", server=self.server or None,
         )  # fmt: skip
 
 

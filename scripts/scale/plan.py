@@ -60,7 +60,7 @@ _OPTIONS = (
     click.option("--instruction", help="An instruction of your own."),
     click.option("--max-tokens", type=click.IntRange(1), help="The longest text. [default: the model's]"),
     click.option("--truncate", is_flag=True, help="Cut texts that are too long; else they are set aside."),
-    click.option("--server", help="Let a q3e-local server compute, in place of the workers."),
+    click.option("--server", multiple=True, help="Let servers compute, in place of the workers; may be repeated."),
     click.option("--cpus", type=click.IntRange(1), default=1, show_default=True, help="Cores of a worker."),
     click.option(
         "--partition-mb", type=click.FloatRange(min=0, min_open=True), default=4.0, show_default=True,

@@ -33,6 +33,7 @@ def test_a_text_without_a_vector_has_a_null_and_the_reason():
 
     records = embed([{"text": text} for text in TEXTS] + [{}])
     assert [each["embedding_error"] for each in records] == [*REASONS, "is missing"]
+    assert embed([{"id": 1}]) == [{"id": 1, "embedding": None, "embedding_error": "is missing"}]
 
     table = embed(pa.table({"text": [text if isinstance(text, str) else None for text in TEXTS]}))
     assert table.column("embedding").is_null().to_pylist() == [reason is not None for reason in REASONS]
@@ -84,6 +85,9 @@ def test_a_column_that_is_not_there_or_there_already_is_told():
         EmbedBatches("demo")({"texts": ["a"], "n": [1]})
     with pytest.raises(OptionError, match=r"no column 'text'; it has 'body', 'n'$"):
         EmbedBatches("demo")(pa.table({"body": ["a"], "n": [1]}))
+    twice = pa.Table.from_arrays([pa.array(["a"])] * 2, ["text", "text"])
+    with pytest.raises(OptionError, match="has 2 columns 'text'; give all but one other names"):
+        EmbedBatches("demo")(twice)
     for taken in ("embedding", "embedding_error"):
         with pytest.raises(OptionError, match=f"has a column '{taken}' already; give another name as output"):
             EmbedBatches("demo", errors="null")({"text": ["a"], taken: [0]})
@@ -118,12 +122,18 @@ def test_it_travels_as_names_and_numbers_and_a_path_for_any_working_folder(tmp_p
         assert pickle.loads(packed) == embed
     assert EmbedBatches("mine.gguf").model == str(tmp_path / "mine.gguf")
     assert EmbedBatches("mine.gguf", server="127.0.0.1:9").model == "mine.gguf"
+    several = EmbedBatches("demo", server=["127.0.0.1:9", "127.0.0.1:10"])
+    assert pickle.loads(pickle.dumps(several)) == several
+    assert len({several, pickle.loads(pickle.dumps(several))}) == 1
 
 
 def test_a_server_computes():
     with served(LocalService(ServerSettings(models=("demo",)))) as client:
         url = str(client.base_url).rstrip("/")
         made = EmbedBatches("demo", dim=64, server=url, errors="null")({"text": ["The cat.", None]})
+        other = url.replace("127.0.0.1", "localhost")
+        shared = EmbedBatches("demo", dim=64, server=[url, other])(["The cat."])
+    np.testing.assert_allclose(shared, expected(["The cat."], dim=64).vectors, atol=1e-6)
     np.testing.assert_allclose(made["embedding"][0], expected(["The cat."], dim=64).vectors[0], atol=1e-6)
     assert made["embedding_error"] == [None, "is missing"]
 

@@ -22,7 +22,7 @@ from q3e_local.errors import InputError, OptionError, OutputError, SpaceMismatch
 
 DIM = 64
 OPTIONS = {"model": "demo", "kind": "document", "dim": DIM} | dict.fromkeys(
-    ("task", "instruction", "truncate", "max_tokens", "server")
+    ("task", "instruction", "truncate", "max_tokens")
 )
 LINES = [
     b'\xef\xbb\xbf{"id": 1, "text": "The cat sleeps."}',

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import q3e_local
-from q3e_local.integrations import by_name
+from q3e_local import by_name
 
 _refused: list[Any] = []
 _LOOPBACK = ("127.", "::1", "localhost")

@@ -21,7 +21,7 @@ RECIPES = {
     re.search(r"with-(\w+)", code)[1]: code for code in re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
 }
 TEXTS = {1: "The neighbour fed the cat.", 2: "邻居喂了猫。", 3: None, 4: "Prices fell in May."}
-GRANTED = "from q3e_local.batches.process_models import granted_threads"
+GRANTED = "from q3e_local.batches.threads import granted_threads"
 TWO_TASKS = """
 from distributed import Client, LocalCluster
 if __name__ == "__main__":

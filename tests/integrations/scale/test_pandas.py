@@ -9,6 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from q3e_local import EmbedBatches
+from q3e_local.errors import OptionError
 
 TEXTS = ["The neighbour fed the cat.", None, "Prices fell in May."]
 
@@ -31,6 +32,11 @@ def test_a_frame_without_rows_keeps_its_columns():
     made = EmbedBatches("demo", truncate=True)(frame)
     assert list(made.columns) == ["text", "embedding", "embedding_truncated"]
     assert len(made) == 0
+
+
+def test_columns_without_a_name_are_told_too():
+    with pytest.raises(OptionError, match="the batch has no column 'text'; it has 0, 1"):
+        EmbedBatches("demo")(pd.DataFrame([["a", "b"]]))
 
 
 def test_what_may_have_nulls_can_be_read_from_parquet_again(tmp_path):

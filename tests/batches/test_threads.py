@@ -1,4 +1,4 @@
-"""A process opens a model once, with the threads that the calling program gave it, and a fork opens its own."""
+"""A process opens a model with the threads that the calling program gave it, and a forked process opens its own."""
 
 from __future__ import annotations
 
@@ -11,9 +11,16 @@ import numpy as np
 import pytest
 from command import expected
 
-from q3e_local import EmbedBatches, machine
-from q3e_local.batches import process_models
-from q3e_local.batches.process_models import granted_threads
+from q3e_local import EmbedBatches, by_name, machine
+from q3e_local.batches.threads import granted_threads
+
+
+@pytest.fixture(autouse=True)
+def _asked_anew():
+    granted_threads.cache_clear()
+    yield
+    granted_threads.cache_clear()
+    by_name.close()
 
 
 @pytest.fixture
@@ -52,17 +59,16 @@ def test_a_process_that_only_talks_to_dask_is_no_worker(cores, monkeypatch):
 @pytest.fixture
 def opened(monkeypatch):
     """Nothing is open; a list of what is opened, as (model, options)."""
-    monkeypatch.setattr(process_models, "_opened", process_models._Opened())
+    by_name.close()
     calls = []
-    load = process_models.load
+    load = by_name.load
 
     def counted(model, **options):
         calls.append((model, options))
         return load(model, **options)
 
-    monkeypatch.setattr(process_models, "load", counted)
-    yield calls
-    process_models._close()
+    monkeypatch.setattr(by_name, "load", counted)
+    return calls
 
 
 def test_a_model_is_opened_at_the_first_batch_and_once_for_all_that_name_it(opened, monkeypatch):
@@ -71,9 +77,9 @@ def test_a_model_is_opened_at_the_first_batch_and_once_for_all_that_name_it(open
     assert opened == []
     embed(["a"])
     other({"body": ["a"]})
-    assert opened == [("demo", {"n_threads": 1})]
+    assert opened == [("demo", {"cache": None, "n_threads": 1})]
     EmbedBatches("demo", n_threads=2)(["a"])
-    assert opened[1:] == [("demo", {"n_threads": 2})]
+    assert opened[1:] == [("demo", {"cache": None, "n_threads": 2})]
 
 
 def test_threads_that_begin_together_open_one(opened):
