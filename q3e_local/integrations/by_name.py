@@ -20,8 +20,8 @@ _models: dict[tuple[Any, ...], Any] = {}
 _lock = threading.Lock()  # a framework may call from several threads; one of them loads
 
 
-def embedder(model: str, server: str | None = None, cache: bool | str | None = None) -> TextModel:
-    """The embedding model of this name, in this process or on a server; `cache` is that of `load`.
+def embedder(model: str, server: str | tuple[str, ...] | None = None, cache: bool | str | None = None) -> TextModel:
+    """The embedding model of this name, in this process or on a server, or several; `cache` is that of `load`.
 
     It stays until the program ends. Raises what `load` raises, or `connect`.
     """
@@ -36,10 +36,10 @@ def reranker(model: str, server: str | None = None, cache: bool | str | None = N
 def _kept(
     kind: str,
     model: str,
-    server: str | None,
+    server: str | tuple[str, ...] | None,
     cache: bool | str | None,
     load: Callable[..., Model],
-    connect: Callable[[str, str], Model],
+    connect: Callable[[Any, str], Model],
 ) -> Model:
     if server and cache:
         raise OptionError("cache is for a model in this process; the server has its own")

@@ -51,6 +51,8 @@ def test_a_server_computes_where_the_variable_names_one(
     monkeypatch.setenv("Q3E_SERVER", address)
     expected = embedder.embed_documents([TEXT]).vectors[0]
     assert np.allclose(json.loads(run("embed", "-m", "q3e-local/demo", "-c", TEXT).stdout), expected, atol=1e-4)
+    monkeypatch.setenv("Q3E_SERVER", f"{address}, {address.replace('127.0.0.1', 'localhost')}")
+    assert np.allclose(llm.get_embedding_model("q3e-local/demo").embed(TEXT), expected, atol=1e-4)
     monkeypatch.setenv("Q3E_SERVER", "127.0.0.1:9")  # discard: nobody listens
     with pytest.raises(llm.ModelError, match="no server answers"):
         llm.get_embedding_model("q3e-local/demo").embed(TEXT)
