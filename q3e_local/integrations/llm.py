@@ -4,8 +4,8 @@
     llm embed-multi notes --files ~/notes '*.md' -m q3e-local/demo
 
 `llm` does not tell questions and documents apart. A model's name embeds documents, and the same name with `-query`
-behind it questions. With `Q3E_SERVER`, a running server computes. Knows llm's plugin hooks, and embedders by their
-public calls.
+behind it questions. With `Q3E_SERVER`, a running server computes, or several. Knows llm's plugin hooks, and embedders
+by their public calls.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Q3EModel(llm.EmbeddingModel):
     def embed_batch(self, items: Iterable[str | bytes], *, key: str | None = None) -> Iterator[list[float]]:
         """A vector for each text. Raises llm.ModelError where the model is not here or cannot embed a text."""
         try:
-            model = by_name.embedder(self.name, os.environ.get("Q3E_SERVER"))
+            servers = tuple(filter(None, map(str.strip, os.environ.get("Q3E_SERVER", "").split(","))))
+            model = by_name.embedder(self.name, servers)
             vectors = model.embed(EmbedRequest([str(item) for item in items])).vectors
         except Q3EError as error:
             raise llm.ModelError(str(error)) from error

@@ -271,6 +271,7 @@ def test_what_is_for_a_model_in_this_process_does_not_go_with_a_server(fake, url
     assert_refused([*on, "--no-cache"], 2, ["the server has its own"])
     assert_refused([*on, "--threads", "2"], 2, ["the server has its own"])
     assert_refused(["rerank", "q" * 200, *on[2:]], 2, ["the query has 201 tokens, the limit is 100"])
+    assert_refused([*on, "--server", "unix:/a"], 2, [f"a reranker reads on one server, got 2: {url}, unix:/a"])
     assert "no server answers at http://127.0.0.1:9" in failed(*on[:-1], "127.0.0.1:9")
 
 

@@ -242,7 +242,7 @@ def test_a_server_reads_the_candidates_with_its_reranker(fake, url, monkeypatch)
     with q3e_local.load_reranker("demo-reranker") as reranker:
         read = hits[:3]
         ranked = reranker.rank("who fed the cat?", [hit["text"] for hit in read])
-    assert [hit["rerank"] for hit in read] == pytest.approx([one.score for one in ranked], abs=1e-4)
+    assert [hit["rerank"] for hit in read] == pytest.approx([one.score for one in ranked], abs=2e-3)
     assert [one.index for one in ranked] == [0, 1, 2]
     assert [hit["rerank"] for hit in hits[3:]] == [None, None]
 

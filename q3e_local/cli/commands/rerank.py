@@ -84,6 +84,8 @@ def rerank(
     """
     if not question.strip():
         raise OptionError('the question is empty; ask something, as in: q3e-local rerank "who fed the cat?" notes/')
+    if len(options.servers) > 1:
+        raise OptionError(f"a reranker reads on one server, got {len(options.servers)}: {', '.join(options.servers)}")
     request = RankRequest(question, (), task, instruction)
     source = find(names, texts, glob, layout)
     with stopping_cleanly():

@@ -22,14 +22,14 @@ QUESTION = "who fed the cat?"
 
 def test_questions_and_documents_are_told_apart(embedder: q3e_local.Embedder, server: str | None) -> None:
     made = Q3EEmbeddingFunction("demo", dim=64, server=server)
-    assert np.allclose(made(TEXTS), embedder.embed_documents(TEXTS, 64).vectors, atol=1e-5)
+    assert np.allclose(made(TEXTS), embedder.embed_documents(TEXTS, 64).vectors, atol=1e-4)
     question = made.embed_query([QUESTION])
-    assert np.allclose(question, embedder.embed_query(QUESTION, 64).vectors, atol=1e-5)
+    assert np.allclose(question, embedder.embed_query(QUESTION, 64).vectors, atol=1e-4)
     assert not np.allclose(question, made([QUESTION]), atol=1e-2)
     instructed = Q3EEmbeddingFunction("demo", instruction="Find the animal", server=server)
     expected = embedder.embed_query(QUESTION, instruction="Find the animal").vectors
-    assert np.allclose(instructed.embed_query([QUESTION]), expected, atol=1e-5)
-    assert np.allclose(instructed(TEXTS), embedder.embed_documents(TEXTS).vectors, atol=1e-5)
+    assert np.allclose(instructed.embed_query([QUESTION]), expected, atol=1e-4)
+    assert np.allclose(instructed(TEXTS), embedder.embed_documents(TEXTS).vectors, atol=1e-4)
 
 
 # The next client: it knows the folder and the collection's name alone.
@@ -51,7 +51,7 @@ def test_a_collection_asks_as_a_question_and_keeps_the_model_for_the_next_client
     notes = client.create_collection("notes", embedding_function=made)
     notes.add([str(place) for place in range(3)], documents=TEXTS)
     held = notes.get(include=["embeddings"])["embeddings"]
-    assert np.allclose(held, embedder.embed_documents(TEXTS, 128).vectors, atol=1e-5)
+    assert np.allclose(held, embedder.embed_documents(TEXTS, 128).vectors, atol=1e-4)
     question = embedder.embed_query(QUESTION, 128, instruction="Find the animal").vectors[0]
     distances = 1 - embedder.embed_documents([*TEXTS, "The dog sleeps."], 128).vectors @ question  # cosine
     found = notes.query(query_texts=[QUESTION], n_results=3)

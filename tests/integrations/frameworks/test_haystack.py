@@ -28,23 +28,23 @@ def test_questions_and_documents_are_told_apart(embedder: q3e_local.Embedder, se
     given = documents()
     made = Q3EDocumentEmbedder("demo", dim=64, server=server).run(given)
     expected = embedder.embed_documents(TEXTS, 64)
-    assert np.allclose(vectors(made["documents"]), expected.vectors, atol=1e-5)
+    assert np.allclose(vectors(made["documents"]), expected.vectors, atol=1e-4)
     assert [each.id for each in made["documents"]] == [each.id for each in given]
     assert all(each.embedding is None for each in given)
     n_tokens = sum(expected.prompt_tokens)
     assert made["meta"] == {"model": "demo", "usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens}}
     question = Q3ETextEmbedder("demo", dim=64, server=server).run(QUESTION)["embedding"]
-    assert np.allclose(question, embedder.embed_query(QUESTION, 64).vectors[0], atol=1e-5)
+    assert np.allclose(question, embedder.embed_query(QUESTION, 64).vectors[0], atol=1e-4)
     assert not np.allclose(question, embedder.embed_documents([QUESTION], 64).vectors[0], atol=1e-2)
 
 
 def test_an_instruction_and_fields_of_the_metadata(embedder: q3e_local.Embedder) -> None:
     made = Q3ETextEmbedder("demo", instruction="Find the animal").run(QUESTION)["embedding"]
     expected = embedder.embed_query(QUESTION, instruction="Find the animal").vectors[0]
-    assert np.allclose(made, expected, atol=1e-5)
+    assert np.allclose(made, expected, atol=1e-4)
     titled = Q3EDocumentEmbedder("demo", meta_fields_to_embed=["title", "nothing"], embedding_separator=": ")
     expected = embedder.embed_documents([f"Note {place}: {text}" for place, text in enumerate(TEXTS)]).vectors
-    assert np.allclose(vectors(titled.run(documents())["documents"]), expected, atol=1e-5)
+    assert np.allclose(vectors(titled.run(documents())["documents"]), expected, atol=1e-4)
 
 
 def test_a_pipeline_finds_and_ranks_also_when_it_is_made_from_its_yaml(
@@ -69,11 +69,11 @@ def test_a_pipeline_finds_and_ranks_also_when_it_is_made_from_its_yaml(
     assert [each.content for each in found] == [TEXTS[place] for place in np.argsort(-scores)]
     ranked = reranker.rank(QUESTION, [each.content or "" for each in found], top_n=2)
     assert [each.content for each in best] == [found[one.index].content for one in ranked]
-    assert [each.score for each in best] == pytest.approx([one.score for one in ranked], abs=1e-4)
+    assert [each.score for each in best] == pytest.approx([one.score for one in ranked], abs=2e-3)
     again = Pipeline.loads(pipeline.dumps(), allowed_modules=["q3e_local.integrations.*"])
     assert again.to_dict()["components"] == pipeline.to_dict()["components"]
     question = again.get_component("question").run(QUESTION)["embedding"]
-    assert np.allclose(question, embedder.embed_query(QUESTION).vectors[0], atol=1e-5)
+    assert np.allclose(question, embedder.embed_query(QUESTION).vectors[0], atol=1e-4)
 
 
 def test_a_text_that_is_too_long_is_an_error_or_cut(embedder: q3e_local.Embedder, long: str) -> None:

@@ -37,9 +37,9 @@ def test_the_registry_has_it() -> None:
 def test_questions_and_documents_are_told_apart(embedder: q3e_local.Embedder, server: str | None) -> None:
     made = Q3EEmbeddings.create(model="demo", dim=64, server=server)
     assert made.ndims() == 64
-    assert np.allclose(made.compute_source_embeddings(TEXTS), embedder.embed_documents(TEXTS, 64).vectors, atol=1e-5)
+    assert np.allclose(made.compute_source_embeddings(TEXTS), embedder.embed_documents(TEXTS, 64).vectors, atol=1e-4)
     (question,) = made.compute_query_embeddings(QUESTION)
-    assert np.allclose(question, embedder.embed_query(QUESTION, 64).vectors[0], atol=1e-5)
+    assert np.allclose(question, embedder.embed_query(QUESTION, 64).vectors[0], atol=1e-4)
     assert not np.allclose(question, made.compute_source_embeddings(QUESTION)[0], atol=1e-2)
     assert Q3EEmbeddings.create(model="demo", server=server).ndims() == embedder.n_embd
 
@@ -63,7 +63,7 @@ def test_a_table_asks_as_a_question_and_keeps_the_model_for_the_next_program(
     table = lancedb.connect(str(tmp_path)).create_table("notes", schema=schema(made))
     table.add([{"text": text} for text in TEXTS])
     held = np.array(table.to_arrow()["vector"].to_pylist())
-    assert np.allclose(held, embedder.embed_documents(TEXTS, 128).vectors, atol=1e-5)
+    assert np.allclose(held, embedder.embed_documents(TEXTS, 128).vectors, atol=1e-4)
     all_texts = [*TEXTS, "The dog sleeps."]
     question = embedder.embed_query(QUESTION, 128, instruction="Find the animal").vectors[0]
     distances = 1 - embedder.embed_documents(all_texts, 128).vectors @ question

@@ -34,8 +34,8 @@ def test_an_instruction_is_the_questions_alone(embedder: q3e_local.Embedder) -> 
 
 def test_a_name_will_do(embedder: q3e_local.Embedder, reranker: q3e_local.Reranker, server: str | None) -> None:
     made = Q3EEmbeddings("demo", dim=64, server=server)
-    assert np.allclose(made.embed_documents(TEXTS), embedder.embed_documents(TEXTS, 64).vectors, atol=1e-5)
-    assert np.allclose(made.embed_query(QUESTION), embedder.embed_query(QUESTION, 64).vectors[0], atol=1e-5)
+    assert np.allclose(made.embed_documents(TEXTS), embedder.embed_documents(TEXTS, 64).vectors, atol=1e-4)
+    assert np.allclose(made.embed_query(QUESTION), embedder.embed_query(QUESTION, 64).vectors[0], atol=1e-4)
     compressor = Q3ECompressor(reranker="demo-reranker", top_n=2, server=server)
     found = compressor.compress_documents([Document(text) for text in TEXTS], QUESTION)
     ranked = reranker.rank(QUESTION, TEXTS, top_n=2)

@@ -23,16 +23,16 @@ QUESTION = "who fed the cat?"
 def test_questions_and_documents_are_told_apart(embedder: q3e_local.Embedder, server: str | None) -> None:
     made = Q3EEmbedding(model_name="demo", dim=64, server=server)
     documents, question = made.get_text_embedding_batch(TEXTS), made.get_query_embedding(QUESTION)
-    assert np.allclose(documents, embedder.embed_documents(TEXTS, 64).vectors, atol=1e-5)
-    assert np.allclose(question, embedder.embed_query(QUESTION, 64).vectors[0], atol=1e-5)
+    assert np.allclose(documents, embedder.embed_documents(TEXTS, 64).vectors, atol=1e-4)
+    assert np.allclose(question, embedder.embed_query(QUESTION, 64).vectors[0], atol=1e-4)
     assert not np.allclose(question, made.get_text_embedding(QUESTION), atol=1e-2)
 
 
 def test_an_instruction_is_the_questions_alone(embedder: q3e_local.Embedder) -> None:
     made = Q3EEmbedding(model_name="demo", instruction="Find the animal")
     expected = embedder.embed_query(QUESTION, instruction="Find the animal").vectors[0]
-    assert np.allclose(made.get_query_embedding(QUESTION), expected, atol=1e-5)
-    assert np.allclose(made.get_text_embedding(TEXTS[0]), embedder.embed_documents(TEXTS).vectors[0], atol=1e-5)
+    assert np.allclose(made.get_query_embedding(QUESTION), expected, atol=1e-4)
+    assert np.allclose(made.get_text_embedding(TEXTS[0]), embedder.embed_documents(TEXTS).vectors[0], atol=1e-4)
 
 
 def test_the_async_twins_are_the_same() -> None:
@@ -63,7 +63,7 @@ def test_an_index_finds_and_a_reranker_orders(
     best = Q3ERerank(model="demo-reranker", top_n=2, server=server).postprocess_nodes(found, query_str=QUESTION)
     ranked = reranker.rank(QUESTION, [each.text for each in found], top_n=2)
     assert [each.text for each in best] == [found[one.index].text for one in ranked]
-    assert [each.score for each in best] == pytest.approx([one.score for one in ranked], abs=1e-4)
+    assert [each.score for each in best] == pytest.approx([one.score for one in ranked], abs=2e-3)
     assert [each.score for each in found] == before
 
 

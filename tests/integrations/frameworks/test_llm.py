@@ -29,8 +29,8 @@ def test_llm_has_each_card_that_embeds_once_for_documents_and_once_for_questions
 def test_the_vectors_are_ours(embedder: q3e_local.Embedder, name: str, kind: str) -> None:
     model = llm.get_embedding_model(f"q3e-local/{name}")
     expected = embedder.embed(q3e_local.EmbedRequest([TEXT, "x"], kind)).vectors
-    assert np.allclose(list(model.embed_multi([TEXT, "x"])), expected, atol=1e-5)
-    assert np.allclose(model.embed(TEXT), expected[0], atol=1e-5)
+    assert np.allclose(list(model.embed_multi([TEXT, "x"])), expected, atol=1e-4)
+    assert np.allclose(model.embed(TEXT), expected[0], atol=1e-4)
 
 
 def test_the_command_embeds_and_finds(tmp_path: Path, embedder: q3e_local.Embedder) -> None:
@@ -38,7 +38,7 @@ def test_the_command_embeds_and_finds(tmp_path: Path, embedder: q3e_local.Embedd
     (tmp_path / "b.txt").write_text("Prices fell in May.")
     done = run("embed", "-m", "q3e-local/demo", "-c", TEXT)
     assert done.stderr == ""
-    assert np.allclose(json.loads(done.stdout), embedder.embed_documents([TEXT]).vectors[0], atol=1e-5)
+    assert np.allclose(json.loads(done.stdout), embedder.embed_documents([TEXT]).vectors[0], atol=1e-4)
     database = str(tmp_path / "notes.db")
     run("embed-multi", "notes", "-d", database, "--files", str(tmp_path), "*.txt", "-m", "q3e-local/demo")
     found = [json.loads(line) for line in run("similar", "notes", "-d", database, "-c", TEXT).stdout.splitlines()]
@@ -50,7 +50,9 @@ def test_a_server_computes_where_the_variable_names_one(
 ) -> None:
     monkeypatch.setenv("Q3E_SERVER", address)
     expected = embedder.embed_documents([TEXT]).vectors[0]
-    assert np.allclose(json.loads(run("embed", "-m", "q3e-local/demo", "-c", TEXT).stdout), expected, atol=1e-5)
+    assert np.allclose(json.loads(run("embed", "-m", "q3e-local/demo", "-c", TEXT).stdout), expected, atol=1e-4)
+    monkeypatch.setenv("Q3E_SERVER", f"{address}, {address.replace('127.0.0.1', 'localhost')}")
+    assert np.allclose(llm.get_embedding_model("q3e-local/demo").embed(TEXT), expected, atol=1e-4)
     monkeypatch.setenv("Q3E_SERVER", "127.0.0.1:9")  # discard: nobody listens
     with pytest.raises(llm.ModelError, match="no server answers"):
         llm.get_embedding_model("q3e-local/demo").embed(TEXT)
