@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import orjson
 import pytest
 from command import run
 
-from q3e_local.embedding.engine import EngineConfig
+from q3e_local.cli import main
+from q3e_local.embedding.engine import EngineConfig, KvType
 from q3e_local.llama import binding
 
 pytestmark = pytest.mark.skipif(binding.can_offload(), reason="what a build of llama.cpp without GPUs answers")
@@ -25,6 +28,11 @@ def vector(*options: str) -> np.ndarray:
 )
 def test_what_asks_for_nothing_else_changes_nothing(options):
     np.testing.assert_array_equal(vector(*options), vector())
+
+
+def test_every_type_of_keys_and_values_can_be_chosen():
+    (option,) = [each for each in main.get_command(None, "embed").params if each.name == "kv_type"]
+    assert tuple(option.type.choices) == get_args(KvType)
 
 
 def test_keys_and_values_in_q8_0_give_nearly_the_same_vector():

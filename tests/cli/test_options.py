@@ -122,7 +122,7 @@ REFUSED = [
     (["--max-tokens", 32769], "Error: --max-tokens must be between 1 and 32768 for demo, got 32769"),
     (["--too-long", "split"], "'split' is not one of 'truncate', 'error'"),
     (["--threads", 0], "Invalid value for '--threads': 0 is not in the range 1<=x<=1024."),
-    (["--gpu-layers", -1], "Invalid value for '--gpu-layers': -1 is not in the range x>=0."),
+    (["--gpu-layers", -1], "Invalid value for '--gpu-layers': '-1' is neither a number from 0 on nor auto."),
     (["--dtype", "float64"], "'float64' is not one of 'float32', 'float16', 'int8', 'binary'"),
     (["--format", "xml"], "'xml' is not one of 'table', 'jsonl'"),
     (["--lines", "--jsonl", "text"], "--lines, --jsonl and --csv exclude each other"),

@@ -45,7 +45,7 @@ def test_vectors_are_near_those_of_the_cpu_and_the_graph_ends_at_the_tap(on_cpu)
         vectors = unit(np.concatenate([engine.decode(sequences[n : n + 10]) for n in range(0, 40, 10)]))
         assert engine.counts.after_tap == ()
     # The CPU computes with activations of 8 bits, and this device does not.
-    assert (on_cpu * vectors).sum(axis=1).min() > 0.9995
+    assert (on_cpu * vectors).sum(axis=1).min() > 0.9999
 
 
 def test_without_layers_there_the_device_is_not_asked_and_the_projection_not_computed(on_cpu, monkeypatch):

@@ -6,13 +6,15 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from q3e_local.cli.option_groups import as_one, group
-from q3e_local.embedding.engine import KvType
 from q3e_local.errors import OptionError
+
+if TYPE_CHECKING:
+    from q3e_local.embedding.engine import KvType
 
 _LOGGER = logging.getLogger("q3e_local.settings")
 
@@ -68,7 +70,7 @@ engine_options = group(
         help="Layers on the GPU, the last ones of the model; auto: as many as fit into its memory. [default: auto]",
     ),
     click.option(
-        "--kv-type", type=click.Choice(get_args(KvType)),
+        "--kv-type", type=click.Choice(["f16", "q8_0"]),
         help="Of keys and values: q8_0 halves the memory of long texts, and changes vectors a little. [default: f16]",
     ),
     click.option(

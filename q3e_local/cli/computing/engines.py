@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from q3e_local.embedding.engine import NO_DEVICE
-from q3e_local.llama import forecast
 
 if TYPE_CHECKING:
     from q3e_local import MakeEngine
@@ -20,7 +19,11 @@ def apart(options: Mapping[str, Any]) -> MakeEngine | None:
 
     An abort in a GPU's driver costs a batch there, which is computed again, and not the job.
     """
-    if options.get("n_gpu_layers") == 0 or options.get("device") == NO_DEVICE or not forecast.may_offload():
+    if options.get("n_gpu_layers") == 0 or options.get("device") == NO_DEVICE:
+        return None
+    from q3e_local.llama import forecast  # loads what a command's help can do without
+
+    if not forecast.may_offload():
         return None
     from q3e_local.server.workers.steady import SteadyEngine
 
