@@ -90,6 +90,22 @@ def test_two_devices_share_a_model_that_fits_neither(f32, sequences, expected, o
     assert with_weights(caplog, here) == [each.name for each in here]
 
 
+def test_what_each_of_two_devices_holds_is_what_llama_cpp_says_of_its_weights(f32, only, here, caplog):
+    """The rest of a share is keys, values and buffers, whose arithmetic has a test of its own."""
+    info = inspect(f32)
+    room = device_bytes(info, for_batches(32, 64, tap=True), info.n_layer, 2) * 3 // 5
+    only(*(replace(each, free_bytes=room * 8 // 7, total_bytes=room * 8 // 7) for each in here))
+    with caplog.at_level(logging.DEBUG, "q3e_local.llama"), LlamaEngine(f32, small()) as engine:
+        placement, context = engine.placement, engine._loaded.contexts.batch.plan
+    said = re.findall(r"^.*(RPC\d+\[.*\]|RPC\d+).* model buffer size = +([\d.]+) MiB", caplog.text, re.M)
+    assert len(said) == len(placement.devices) == 2
+    in_cells = context.device_bytes(info, info.n_layer) - replace(context, kv_on_gpu=False).device_bytes(info, 1)
+    weights = sum(float(mib) * 2**20 for _, mib in said)
+    assert sum(placement.shares) == pytest.approx(
+        weights + in_cells + 2 * replace(context, kv_on_gpu=False).device_bytes(info, 1), rel=0.02
+    )
+
+
 def test_without_layers_there_nothing_is_sent_to_a_device(tiny_gguf, eos_id, only, monkeypatch, caplog):
     """llama.cpp sends products of 32 rows and more there by itself, with their weights."""
     caplog.set_level(logging.DEBUG, "q3e_local.llama")

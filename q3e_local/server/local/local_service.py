@@ -49,6 +49,7 @@ from q3e_local.server.workers.room import Needed
 from q3e_local.server.workers.worker import FailedLoads, WorkerEngine
 
 _CLOSE_S = 5.0
+_LOOK_S = 1.0  # at devices, which answer at once unless a long text is computed
 _PULLS_MAX = 4  # at once; others wait
 
 
@@ -166,6 +167,9 @@ class LocalService:
         async with self._using(model) as (used, _):
             _hold_to_vocabulary(ids, used)
             return await used.call(used.worker.pieces, ids)
+
+    async def look(self) -> None:
+        await self._models.look(_LOOK_S)
 
     def loaded(self) -> list[LoadedModel]:
         return self._models.loaded()
