@@ -109,7 +109,7 @@ class SteadyEngine:
                     else:
                         logger.warning("%s: what it was doing is done again in a new process", died.cause)
                 except EngineError:
-                    # Another caller may have closed this worker, or be about to put one with less on the GPU in its place.
+                    # Another caller may have closed this worker, and puts one with less on the GPU in its place.
                     with self._changing:
                         if self._closed or worker is self._worker:
                             raise
