@@ -75,6 +75,7 @@ class FakeService:
         self.cancelled = threading.Event()
         self.steps: list[Step] = []
         self.placement, self.n_looks = Placement(1), 0
+        self.warmed: list[tuple[str, bool]] = []
 
     async def rank(self, request: RankServiceRequest) -> RankResult:
         self.requests.append(request)
@@ -167,6 +168,9 @@ class FakeService:
         if base(model) not in MODELS:
             raise UnknownModelError(f"there is no model {model!r}")
         self.in_memory[name_of(model)] = keep_alive_s
+
+    async def warm_up(self, model: str) -> None:
+        self.warmed.append((model, name_of(model) in self.in_memory))
 
     async def unload(self, model: str) -> None:
         self.unloaded.append(model)

@@ -157,6 +157,9 @@ class Service(Protocol):
     async def pieces(self, model: str, ids: list[int]) -> list[bytes]:
         """The bytes of each of these ids, which may be parts of a character. Raises OptionError as `detokenize`."""
 
+    async def warm_up(self, model: str) -> None:
+        """Compute first batches where a GPU computes, whose driver may compile programs then. Raises as `load`."""
+
     async def look(self) -> None:
         """Ask the GPUs of what is in memory for what they have free now, for at most a second."""
 

@@ -46,6 +46,7 @@ from q3e_local.server.workers.child import open_llama
 from q3e_local.server.workers.loaded_models import Models
 from q3e_local.server.workers.model import Model
 from q3e_local.server.workers.room import Needed
+from q3e_local.server.workers.warming import warm_up
 from q3e_local.server.workers.worker import FailedLoads, WorkerEngine
 
 _CLOSE_S = 5.0
@@ -127,6 +128,10 @@ class LocalService:
     async def load(self, model: str, keep_alive_s: float | None) -> None:
         async with self._using(model, keep_alive_s):
             pass
+
+    async def warm_up(self, model: str) -> None:
+        async with self._using(model) as (used, _):
+            await asyncio.to_thread(warm_up, used.worker, used.name)
 
     async def unload(self, model: str) -> None:
         with suppress(ModelError):  # a name that is no model's takes no memory
