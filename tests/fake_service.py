@@ -24,6 +24,7 @@ from q3e_local.embedding.prompts import Kind
 from q3e_local.errors import InvalidTextError, OptionError, TextTooLongError, UnknownModelError, WrongKindError
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.llama.kernels.choice import Kernels
+from q3e_local.llama.settings.placement import Placement
 from q3e_local.server.app import create_app
 from q3e_local.server.http.metrics import Metrics
 from q3e_local.server.local.indexes import Indexes
@@ -73,6 +74,8 @@ class FakeService:
         self.pulled: list[str] = []
         self.cancelled = threading.Event()
         self.steps: list[Step] = []
+        self.placement, self.n_looks = Placement(1), 0
+        self.warmed: list[tuple[str, bool]] = []
 
     async def rank(self, request: RankServiceRequest) -> RankResult:
         self.requests.append(request)
@@ -166,6 +169,9 @@ class FakeService:
             raise UnknownModelError(f"there is no model {model!r}")
         self.in_memory[name_of(model)] = keep_alive_s
 
+    async def warm_up(self, model: str) -> None:
+        self.warmed.append((model, name_of(model) in self.in_memory))
+
     async def unload(self, model: str) -> None:
         self.unloaded.append(model)
         self.in_memory.pop(name_of(model), None)
@@ -193,11 +199,14 @@ class FakeService:
     async def close(self) -> None:
         """Nothing to free."""
 
+    async def look(self) -> None:
+        self.n_looks += 1
+
     def loaded(self) -> list[LoadedModel]:
         now = time.time()
         expires = {name: now + 300 if keep is None else now + keep for name, keep in self.in_memory.items()}
         return [
-            LoadedModel(name, _kind(name), 12_345, self.n_ctx, None if at < now else at, False, KERNELS)
+            LoadedModel(name, _kind(name), 12_345, self.n_ctx, None if at < now else at, self.placement, KERNELS)
             for name, at in expires.items()
         ]
 

@@ -12,10 +12,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from fake import FakeEngine
+from gpus import device
 
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import EngineError, ModelFileError, NotEnoughMemoryError
@@ -53,6 +55,9 @@ class FaultyEngine(FakeEngine):
     def tokenize(self, text: str) -> list[int]:
         self.do(text.removeprefix("tokenize:") if text.startswith("tokenize:") else "")
         return super().tokenize(text)
+
+    def look(self) -> Placement:
+        return self.placement
 
     def detokenize(self, ids: Sequence[int]) -> str:
         return bytes(i for i in ids if i < 256).decode()
@@ -98,10 +103,19 @@ class EngineOnGpu(FaultyEngine):
 
     def __init__(self, path: Path, config: EngineConfig) -> None:
         super().__init__(n_batch=config.n_batch or 64)
-        self.placement = Placement(4, 4 if config.n_gpu_layers is None else config.n_gpu_layers)
+        n = 4 if config.n_gpu_layers is None else config.n_gpu_layers
+        self.placement = Placement(4, n, (device(),), (n + 1,), (900_000,)) if n else Placement(4)
         self._once = path.with_suffix(".once")
 
+    def look(self) -> Placement:
+        """Its GPU has a byte less free than when it was asked before."""
+        devices = tuple(replace(each, free_bytes=each.free_bytes - 1) for each in self.placement.devices)
+        self.placement = replace(self.placement, devices=devices)
+        return self.placement
+
     def do(self, what: str) -> None:
+        if what == "leave the gpu":
+            self.placement, self.n_bytes = self.placement.on_cpu("for want of GPU memory"), 2_000_000
         aborts = what == "always" or (what == "memory of the gpu" and self.placement.on_gpu)
         if what == "once" and not self._once.exists():
             self._once.touch()

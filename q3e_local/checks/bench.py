@@ -91,6 +91,7 @@ def about(model: Embedder | Reranker, info: ModelInfo) -> dict[str, Any]:
             "n_gpu_layers": engine.placement.n_on_gpu,
             "tap": engine.tap,
         },
+        "placement": engine.placement.fields(),
         "kernels": engine.kernels.fields(),
     }
 

@@ -11,6 +11,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from q3e_local.errors import CrashError, Q3EError
@@ -181,10 +182,31 @@ def _kernels() -> Iterator[Finding]:
     lacks = in_use.lacking(runs, features, chosen.variant)
     faster = "; ".join(hint for hint in chosen.faster if lacks is None or hint != lacks.text)
     yield Finding("kernels", f"{chosen.name} ({chosen.why})", not chosen.is_wrong, faster)
+    finding = None
     if lacks is not None:
-        yield Finding("CPU", lacks.what, False, lacks.advice)
+        finding = Finding("CPU", lacks.what, False, lacks.advice)
     elif not runs and platform.machine().lower() in ("x86_64", "amd64") and "AVX2" not in features:
-        yield Finding("CPU", "llama.cpp was built without AVX2", False, "build it on this machine, if the CPU has it")
+        text, advice = "llama.cpp was built without AVX2", "build it on this machine, if the CPU has it"
+        finding = Finding("CPU", text, False, advice)
+    if finding is not None and _computes_on_gpu_alone(chosen):
+        # As wheels are that others built for a card. The CPU looks up the rows of tokens, and no more.
+        text = f"{finding.text}; no matter here, where a GPU has all layers of every model"
+        finding = Finding("CPU", text)
+    if finding is not None:
+        yield finding
+
+
+def _computes_on_gpu_alone(kernels: choice.Kernels) -> bool:
+    """Whether no layer of any model that is here would be left to the CPU now."""
+    from q3e_local.embedding.engine import EngineConfig
+    from q3e_local.llama.loading import placed
+    from q3e_local.models import installed
+
+    infos = []
+    for model in installed.installed():
+        with suppress(Q3EError):  # a finding of its own
+            infos.append(model.inspect())
+    return bool(infos) and all(placed(info, EngineConfig(), kernels).all_on_gpu for info in infos)
 
 
 def _folders() -> Iterator[Finding]:

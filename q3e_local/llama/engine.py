@@ -30,8 +30,7 @@ from q3e_local.llama.loading import LoadedModel, load
 from q3e_local.llama.owner import InTurn, Owner
 from q3e_local.llama.pooling_context import Counts, PoolingContext
 from q3e_local.llama.settings.defaults import Reason, Settings, other_threads
-from q3e_local.llama.settings.memory import needed_bytes
-from q3e_local.llama.settings.placement import Placement
+from q3e_local.llama.settings.placement import Placement, ram_bytes
 from q3e_local.llama.thread_trials import ThreadTrials
 
 _POLL_S = 0.1  # until closing is noticed
@@ -99,6 +98,11 @@ class LlamaEngine:
         """Whether hidden states are read by the tap, and not by llama.cpp's pooling."""
         return self._open().tap
 
+    def look(self) -> Placement:
+        """The same, with the memory that the devices have free now. Waits for the batch or piece that is computed."""
+        self._owner.do(self._open().look)
+        return self.placement
+
     @property
     def n_batch(self) -> int:
         return self.settings.n_batch
@@ -114,8 +118,13 @@ class LlamaEngine:
 
     @property
     def n_bytes(self) -> int:
-        """Memory of the weights and of the context the engine starts with; longer texts take more."""
-        return needed_bytes(self.info, self.settings, self.config.n_seq_max, self.tap)
+        """Memory of the weights and of the context the engine starts with; longer texts take more.
+
+        That of a GPU is counted, its own and what it shares with the CPU.
+        """
+        placement = self.placement
+        in_ram = ram_bytes(self.info, placement, self.settings, self.config.n_seq_max, self.tap)
+        return in_ram if placement.is_unified else in_ram + placement.n_bytes
 
     @property
     def kernels_taken(self) -> Taken:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from q3e_local import machine
@@ -22,7 +23,7 @@ from q3e_local.llama.kernels.choice import Kernels
 from q3e_local.llama.settings import kept
 from q3e_local.llama.settings.defaults import N_BATCH_ON_GPU, TUNABLE, Host, Reason, Settings, settle
 from q3e_local.llama.settings.memory import for_batches
-from q3e_local.llama.settings.placement import Placement, chosen, fewer, plan, unless_beaten
+from q3e_local.llama.settings.placement import Placement, chosen, fewer, plan, unless_beaten, with_context
 from q3e_local.llama.tap_proof import tap_is_proved
 from q3e_local.wording.counts import size
 
@@ -73,6 +74,8 @@ def load(info: ModelInfo, config: EngineConfig, kernels: Kernels, between: Calla
     lines = [kernels.explained, *(f"for more speed, {hint}" for hint in kernels.faster)]
     if binding.can_offload():
         lines.append(loaded.placement.explained)
+        # As they were asked before the model came.
+        lines.extend(f"{device}, and the model takes {size(share)} of it" for device, share in loaded.placement.takes)
     for line in [*lines, *map(loaded.settings.explained, TUNABLE)]:
         explaining.info("%s: %s", info.path.stem, line)
     return loaded
@@ -108,6 +111,11 @@ class LoadedModel:
     def contexts(self) -> Contexts:
         """Raises EngineError once they are freed."""
         return _there(self._contexts)
+
+    def look(self) -> None:
+        """Ask the devices for the memory that they have free now."""
+        if self.placement.on_gpu:
+            self.placement = replace(self.placement, devices=devices.again(self.placement.devices))
 
     def fewer_layers(self, why: GpuMemoryError, n_tokens: int = 0) -> None:
         """Load anew with fewer layers on the GPU, or none, for a batch or for a text of `n_tokens`.
@@ -179,11 +187,19 @@ class LoadedModel:
         n_batch = self.contexts.batch.plan.n_batch
         if n_batch < self.settings.n_batch:
             self.use(self.settings.changed("n_batch", n_batch, Reason("default", "for want of memory of a GPU")))
+        else:
+            self._count_bytes()
 
     def use(self, settings: Settings) -> None:
         """Go on with other threads or batches."""
         self.contexts.use(settings)
         self.settings = settings
+        self._count_bytes()
+
+    def _count_bytes(self) -> None:
+        """What the devices hold now: the context for batches may be another than was planned."""
+        if self.placement.on_gpu:
+            self.placement = with_context(self.placement, self.info, self.contexts.batch.plan)
 
     def _check_ram(self) -> None:
         placement, info = self.placement, self.info

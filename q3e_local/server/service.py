@@ -13,6 +13,7 @@ from q3e_local.embedding.preparing import ResolvedOptions
 from q3e_local.embedding.prompts import Kind
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.llama.kernels.choice import Kernels
+from q3e_local.llama.settings.placement import Placement
 from q3e_local.vectors import Vectors
 
 
@@ -90,8 +91,13 @@ class LoadedModel:
     size_bytes: int
     n_ctx: int
     expires_at: float | None
-    on_gpu: bool
+    placement: Placement  # of its layers, and memory of its devices as they were asked last
     kernels: Kernels  # of its process
+
+    @property
+    def gpu_bytes(self) -> int:
+        """What of `size_bytes` is memory that GPUs compute with."""
+        return min(self.size_bytes, self.placement.n_bytes)
 
 
 @dataclass(frozen=True)
@@ -150,6 +156,12 @@ class Service(Protocol):
 
     async def pieces(self, model: str, ids: list[int]) -> list[bytes]:
         """The bytes of each of these ids, which may be parts of a character. Raises OptionError as `detokenize`."""
+
+    async def warm_up(self, model: str) -> None:
+        """Compute first batches where a GPU computes, whose driver may compile programs then. Raises as `load`."""
+
+    async def look(self) -> None:
+        """Ask the GPUs of what is in memory for what they have free now, for at most a second."""
 
     def loaded(self) -> list[LoadedModel]:
         """What is in memory, longest remaining time first."""

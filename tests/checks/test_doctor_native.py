@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 from findings import findings, problem
+from gpus import device, pretend
 
 from q3e_local import llama
 from q3e_local.checks import doctor
@@ -173,6 +174,20 @@ def test_a_build_without_avx2_where_nobody_knows_what_the_cpu_has(cpu):
     finding = problem()
     assert (finding["what"], finding["text"]) == ("CPU", "llama.cpp was built without AVX2")
     assert finding["advice"] == "build it on this machine, if the CPU has it"
+
+
+@pytest.mark.parametrize(("free_gb", "code"), [(11.2, 0), (0.5, 1)])
+@pytest.mark.parametrize("runs", [{"avx2": None}, {}])
+def test_a_build_without_avx2_does_not_matter_where_a_gpu_has_all_layers(cpu, monkeypatch, runs, free_gb, code):
+    """As a wheel for CUDA is that was built elsewhere: the models here fit on the card, or they do not."""
+    cpu("SSE3", runs, UNSET)
+    monkeypatch.setattr(doctor, "_demo", lambda: iter(()))  # which would compute on the card
+    pretend(monkeypatch, device(free=free_gb, total=12.0))
+    found_code, found = findings()
+    (finding,) = [finding for finding in found if finding["what"] == "CPU"]
+    assert (found_code, finding["ok"]) == (code, code == 0)
+    assert ("no matter here" in finding["text"]) == (code == 0)
+    assert finding["text"].startswith("llama.cpp was built without AVX2")
 
 
 def test_a_cpu_without_avx2_needs_no_build_with_it(cpu):

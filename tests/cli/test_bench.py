@@ -21,7 +21,10 @@ def test_json_says_what_was_measured_on_what() -> None:
     result = run("bench", "-m", "demo", "--seconds", 0, "--json", "--threads", 1)
     assert (result.exit_code, result.stderr) == (0, "")
     found = json.loads(result.stdout)
-    assert list(found) == ["machine", "versions", "model", "settings", "kernels", "seconds", "complete", "cells"]
+    assert list(found) == [
+        "machine", "versions", "model", "settings", "placement", "kernels", "seconds", "complete", "cells",
+    ]  # fmt: skip
+    assert found["placement"]["layers"] == 1
     assert found["kernels"] == kernels.chosen().fields()
     assert set(found["cells"][0]["kernels"]) == {"products", "attentions"}
     assert found["complete"] is True

@@ -90,6 +90,28 @@ def test_two_devices_share_a_model_that_fits_neither(f32, sequences, expected, o
     assert with_weights(caplog, here) == [each.name for each in here]
 
 
+def test_what_each_of_two_devices_holds_is_what_llama_cpp_says_of_its_weights(f32, only, here, caplog):
+    """The rest of a share is keys, values and buffers, whose arithmetic has a test of its own."""
+    info = inspect(f32)
+    room = device_bytes(info, for_batches(32, 64, tap=True), info.n_layer, 2) * 3 // 5
+    only(*(replace(each, free_bytes=room * 8 // 7, total_bytes=room * 8 // 7) for each in here))
+    with caplog.at_level(logging.DEBUG, "q3e_local.llama"), LlamaEngine(f32, small()) as engine:
+        placement, context = engine.placement, engine._loaded.contexts.batch.plan
+        before = [each.free_bytes for each in placement.devices]
+        assert [each.name for each in engine.look().devices] == [each.name for each in placement.devices]
+        assert [each.free_bytes for each in engine.placement.devices] != before  # which this test made up
+        assert engine.placement.shares == placement.shares
+    said = {
+        of[1]: float(of[2]) * 2**20
+        for record in caplog.records
+        if (of := re.search(r"\b(RPC\d+)\S* +model buffer size = +([\d.]+) MiB", record.getMessage()))
+    }
+    compute = replace(context, kv_on_gpu=False).device_bytes(info, 1)
+    in_cells = (context.device_bytes(info, info.n_layer) - compute) / info.n_layer
+    for (device, share), fields in zip(placement.takes, placement.fields()["devices"], strict=True):
+        assert share - compute - fields["layers"] * in_cells == pytest.approx(said[device.name], rel=0.02)
+
+
 def test_without_layers_there_nothing_is_sent_to_a_device(tiny_gguf, eos_id, only, monkeypatch, caplog):
     """llama.cpp sends products of 32 rows and more there by itself, with their weights."""
     caplog.set_level(logging.DEBUG, "q3e_local.llama")

@@ -14,6 +14,7 @@ from q3e_local.cli.computing.model_options import any_model_option, offline_opti
 from q3e_local.cli.progress import is_shown, status
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.terminal import say
+from q3e_local.cli.writing.gpus import on_gpus
 from q3e_local.cli.writing.show import print_boxed, print_json
 from q3e_local.embedding.embedder import Embedder
 from q3e_local.gguf.model_file import ModelInfo
@@ -87,6 +88,8 @@ def _print(facts: dict[str, Any], cells: list[Any]) -> None:
         f"{machine['cpu']}, {machine['cores']} cores, {settings['n_threads']} threads, "
         f"q3e-local {versions['q3e-local']}, llama-cpp-python {versions['llama-cpp-python']}"
     )
+    for line in on_gpus(facts["placement"]):
+        click.echo(line)
     kernels = facts["kernels"]
     click.echo(f"kernels {kernels['variant']} ({kernels['why']})")
     if model["kind"] == "reranker":

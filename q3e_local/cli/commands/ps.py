@@ -11,6 +11,7 @@ import click
 
 from q3e_local.cli import candidates
 from q3e_local.cli.exit_codes import DONE, FAILED
+from q3e_local.cli.writing.gpus import on_gpus
 from q3e_local.cli.writing.show import print_columns, print_json
 from q3e_local.errors import ModelNotHereError
 from q3e_local.wording.counts import size
@@ -39,7 +40,7 @@ def ps(server: str | None, as_json: bool) -> None:
         (
             model["name"],
             size(model["size"]),
-            "GPU" if model.get("size_vram", 0) > 0 else "CPU",
+            _processor(model),
             of_model.get("variant", ""),
             model.get("context_length", 0),
             _until(model.get("expires_at")),
@@ -47,6 +48,9 @@ def ps(server: str | None, as_json: bool) -> None:
         for model, of_model in zip(models, kernels, strict=True)
     ]
     print_columns(["name", "size", "processor", "kernels", "context", "until"], rows, right=["size"])
+    for model in models:
+        for line in on_gpus(model.get("placement")):
+            click.echo(f"{model['name']}: {line}", err=True)
     for hint in dict.fromkeys(hint for of_model in kernels for hint in of_model.get("faster", ())):
         click.echo(f"for more speed, {hint}", err=True)
 
@@ -82,6 +86,17 @@ def _ask(server: str | None, method: str, path: str, body: Any = None) -> dict[s
 
     with closing(Server(server_address(server))) as connection:
         return connection.ask(method, path, body)
+
+
+def _processor(model: dict[str, Any]) -> str:
+    """As Ollama's command says it: by the share of the memory."""
+    on_gpu = round(100 * model.get("size_vram", 0) / max(1, model["size"]))
+    placement = model.get("placement")
+    if placement is not None and placement["on_gpu"] == placement["layers"]:
+        return "GPU"  # what llama.cpp keeps in the machine's memory beside it is no layer
+    if on_gpu in (0, 100):
+        return "GPU" if on_gpu else "CPU"
+    return f"{100 - on_gpu}%/{on_gpu}% CPU/GPU"
 
 
 def _until(text: Any) -> str:

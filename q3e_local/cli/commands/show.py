@@ -35,7 +35,8 @@ def show(name: str, as_json: bool) -> None:
     named, config = names.resolve(name), EngineConfig()
     located = named.located
     info = located.inspect()
-    chosen = kept.planned(info.digest, config, forecast.expected(info, config))
+    placement = forecast.expected(info, config)
+    chosen = kept.planned(info.digest, config, placement)
     digest = installed.recorded_sha256(located)
     checked = f"header, SHA-256 {digest}" if digest else "header"
     memory = {
@@ -62,6 +63,7 @@ def show(name: str, as_json: bool) -> None:
         "digest": info.digest,
         "checked": checked,
         "memory_bytes": memory,
+        "placement": placement.fields(),
     }
     if as_json:
         print_json(facts)
@@ -85,6 +87,8 @@ def show(name: str, as_json: bool) -> None:
         "checked": f"{checked} of the whole file" if digest else checked,
     }
     lines |= {f"memory for {n_ctx:,} tokens": f"about {size(n_bytes)}" for n_ctx, n_bytes in memory.items()}
+    if placement.devices or placement.is_short:
+        lines["computes now"] = placement.explained
     print_facts(lines)
 
 

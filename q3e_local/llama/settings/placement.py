@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from itertools import accumulate, pairwise
+from typing import Any, Literal
 
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import OptionError
 from q3e_local.gguf.model_file import ModelInfo
 from q3e_local.llama.settings.defaults import Settings, Tuned
 from q3e_local.llama.settings.memory import KEPT_BYTES_MAX, ContextPlan, for_batches, needed_bytes
+from q3e_local.llama.settings.sharing import shared_out
 
 # Beside what is planned for, a driver takes memory for programs and for products of large matrices while it computes,
 # where a refusal ends the process, and the windows of other programs grow. llama.cpp's own --fit leaves a GiB too.
@@ -65,7 +67,8 @@ class Placement:
     n_layers: int
     n_on_gpu: int = 0
     devices: tuple[Device, ...] = ()
-    n_bytes: int = 0  # of the devices' memory, for weights and the context for batches
+    split: tuple[int, ...] = ()  # layers on each device, with the vocabulary projection as one behind the last
+    shares: tuple[int, ...] = ()  # bytes of each device's memory, for weights and the context for batches
     why: str = ""  # not all layers are on a GPU; empty where all are
     is_short: bool = False  # whether that is for want of memory
 
@@ -78,6 +81,21 @@ class Placement:
     def all_on_gpu(self) -> bool:
         """Whether no layer is left on the CPU."""
         return self.n_on_gpu == self.n_layers
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the devices' memory in all."""
+        return sum(self.shares)
+
+    @property
+    def takes(self) -> list[tuple[Device, int]]:
+        """Each device, and the bytes that the model takes of its memory."""
+        return list(zip(self.devices, self.shares, strict=True))
+
+    @property
+    def _layers(self) -> list[int]:
+        """Layers on each device, without the projection."""
+        return [min(end, self.n_on_gpu) - begin for begin, end in pairwise(accumulate(self.split, initial=0))]
 
     @property
     def is_unified(self) -> bool:
@@ -108,6 +126,23 @@ class Placement:
         taken = self.n_bytes / 1e9
         memory = f", {taken:.{1 if taken >= 0.1 else 2}f} of {total / 1e9:.1f} GB" if total else ""
         return f"{self.n_on_gpu} of {self.n_layers} layers on {names}{memory}{why}"
+
+    def fields(self) -> dict[str, Any]:
+        """For JSON. `bytes` is what the model takes of a device, the others are of when the device was asked."""
+        devices = [
+            {
+                "name": device.name,
+                "description": device.description,
+                "driver": device.backend,
+                "kind": device.kind,
+                "layers": n,
+                "bytes": share,
+                "free_bytes": device.free_bytes,
+                "total_bytes": device.total_bytes,
+            }
+            for device, n, share in zip(self.devices, self._layers, self.shares, strict=True)
+        ]
+        return {"layers": self.n_layers, "on_gpu": self.n_on_gpu, "why": self.why, "devices": devices}
 
     def on_cpu(self, why: str) -> Placement:
         """All layers on the CPU."""
@@ -178,6 +213,11 @@ def fewer(placement: Placement, info: ModelInfo, context: ContextPlan, devices: 
     return replace(less, is_short=True)
 
 
+def with_context(placement: Placement, info: ModelInfo, context: ContextPlan) -> Placement:
+    """The same layers on the same devices, beside another context for batches than was planned."""
+    return replace(placement, shares=_shares(info, context, placement.split, placement.n_on_gpu))
+
+
 def device_bytes(info: ModelInfo, context: ContextPlan, n_on_gpu: int, n_devices: int) -> int:
     """What so many layers take of the memory of devices: weights, keys and values, and buffers on each device."""
     if not n_on_gpu:
@@ -206,4 +246,22 @@ def _fits(info: ModelInfo, context: ContextPlan, devices: Sequence[Device], n_on
 
 
 def _placed(info: ModelInfo, context: ContextPlan, devices: tuple[Device, ...], n: int, why: str) -> Placement:
-    return Placement(info.n_layer, n, devices, device_bytes(info, context, n, len(devices)), why)
+    free = [device.free_bytes if device.total_bytes else None for device in devices]
+    split = tuple(shared_out(free, n + 1))
+    return Placement(info.n_layer, n, devices, split, _shares(info, context, split, n), why)
+
+
+def _shares(info: ModelInfo, context: ContextPlan, split: Sequence[int], n_on_gpu: int) -> tuple[int, ...]:
+    """What `device_bytes` says, for each of the devices."""
+    compute = replace(context, kv_on_gpu=False).device_bytes(info, n_on_gpu)
+    weights = info.layer_bytes[-n_on_gpu:]
+
+    def of_first(n: int) -> int:
+        """The weights, keys and values of the first so many of the layers on GPUs; the projection is the last."""
+        layers = min(n, n_on_gpu)
+        kv = context.device_bytes(info, layers) - compute if layers else 0
+        in_file = sum(weights[:layers]) if weights else info.size_bytes * layers // info.n_layer
+        return in_file + kv + (info.output_bytes if n > n_on_gpu else 0)
+
+    ends = (of_first(n) for n in accumulate(split, initial=0))
+    return tuple(end - begin + compute for begin, end in pairwise(ends))

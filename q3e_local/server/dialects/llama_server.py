@@ -163,7 +163,7 @@ def routes(service: Service, settings: ServerSettings, which: WhichModel, embedd
                 "type": names.label(model.kind),
                 "size_bytes": model.size_bytes,
                 "n_ctx": model.n_ctx,
-                "on_gpu": model.on_gpu,
+                "on_gpu": model.placement.on_gpu,
                 "kernels": model.kernels.fields(),
             }
             for model in service.loaded()

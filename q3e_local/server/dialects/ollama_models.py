@@ -55,6 +55,7 @@ def add_routes(routes: Routes, service: Service, settings: ServerSettings) -> No
 
     @routes.get("/api/ps", "The models in memory")
     async def ps(request: Request) -> Response:
+        await service.look()
         return json_utf8_response({"models": await asyncio.to_thread(_ps, service.loaded(), settings)})
 
     @routes.with_body(
@@ -216,11 +217,12 @@ def _ps(loaded: list[LoadedModel], settings: ServerSettings) -> list[dict[str, A
             "digest": digest,
             "details": details,
             "expires_at": rfc3339(until),
-            "size_vram": model.size_bytes if model.on_gpu else 0,
+            "size_vram": model.gpu_bytes,
             "context_length": model.n_ctx,
             # Ollama has none of these.
             "capabilities": names.capabilities(model.kind),
             "kernels": model.kernels.fields(),
+            "placement": model.placement.fields(),
         }
         entries.append(entry)
     return entries

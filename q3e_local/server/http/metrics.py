@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from q3e_local.server.http.logs import Seen
 from q3e_local.server.local.indexes import Indexes
-from q3e_local.server.service import RunningService
+from q3e_local.server.service import LoadedModel, RunningService
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -66,6 +66,7 @@ class Metrics:
 
     async def answer(self, request: Request) -> Response:
         """Answer a request with all metrics in Prometheus' text format."""
+        await self._service.look()
         return Response(generate_latest(self._registry), media_type=_CONTENT_TYPE)
 
     def collect(self) -> Iterator[Metric]:
@@ -76,8 +77,30 @@ class Metrics:
         for model in loaded:
             size.add_metric([model.name], model.size_bytes)
         yield size
+        yield from _of_devices(loaded)
         counts = self._service.counters() | self._indexes.counters()
         for families, kind in ((_COUNTERS, CounterMetricFamily), (_GAUGES, GaugeMetricFamily)):
             for key, (name, text) in families.items():
                 if key in counts:
                     yield kind(name, text, value=counts[key])
+
+
+def _of_devices(loaded: list[LoadedModel]) -> Iterator[Metric]:
+    """What models take of GPUs, and what these have. The processes of several models name a GPU alike."""
+    which = ["device", "description"]
+    taken = GaugeMetricFamily(
+        "q3e_model_device_bytes", "Memory of a GPU that a model takes.", labels=["model", *which]
+    )
+    free = GaugeMetricFamily("q3e_device_free_bytes", "Memory that a GPU has free.", labels=which)
+    total = GaugeMetricFamily("q3e_device_bytes", "Memory of a GPU.", labels=which)
+    layers = GaugeMetricFamily("q3e_model_gpu_layers", "Layers of a model that are on GPUs.", labels=["model"])
+    devices = {}
+    for model in loaded:
+        layers.add_metric([model.name], model.placement.n_on_gpu)
+        for device, share in model.placement.takes:
+            taken.add_metric([model.name, device.name, device.description], share)
+            devices[device.name] = device
+    for device in devices.values():
+        free.add_metric([device.name, device.description], device.free_bytes)
+        total.add_metric([device.name, device.description], device.total_bytes)
+    yield from (layers, taken, free, total)

@@ -1,6 +1,6 @@
 """The models that a server loads at its start, and `/health` until they are in memory.
 
-Knows the service's `load` and llama-server's answer while it loads; nothing of how models are loaded.
+Knows the service's `load` and `warm_up`, and llama-server's answer while it loads; nothing of how models are loaded.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Preload:
         while self._left:
             logs.LOGGER.info("loading %s, asked for at the start", self._left[0])
             await self._service.load(self._left[0], None)
+            await self._service.warm_up(self._left[0])
             del self._left[0]
 
     def route(self, app: ASGIApp) -> ASGIApp:

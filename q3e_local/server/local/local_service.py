@@ -46,9 +46,11 @@ from q3e_local.server.workers.child import open_llama
 from q3e_local.server.workers.loaded_models import Models
 from q3e_local.server.workers.model import Model
 from q3e_local.server.workers.room import Needed
+from q3e_local.server.workers.warming import warm_up
 from q3e_local.server.workers.worker import FailedLoads, WorkerEngine
 
 _CLOSE_S = 5.0
+_LOOK_S = 1.0  # at devices, which answer at once unless a long text is computed
 _PULLS_MAX = 4  # at once; others wait
 
 
@@ -127,6 +129,10 @@ class LocalService:
         async with self._using(model, keep_alive_s):
             pass
 
+    async def warm_up(self, model: str) -> None:
+        async with self._using(model) as (used, _):
+            await asyncio.to_thread(warm_up, used.worker, used.name)
+
     async def unload(self, model: str) -> None:
         with suppress(ModelError):  # a name that is no model's takes no memory
             await self._models.unload(await self._full_name(model))
@@ -166,6 +172,9 @@ class LocalService:
         async with self._using(model) as (used, _):
             _hold_to_vocabulary(ids, used)
             return await used.call(used.worker.pieces, ids)
+
+    async def look(self) -> None:
+        await self._models.look(_LOOK_S)
 
     def loaded(self) -> list[LoadedModel]:
         return self._models.loaded()

@@ -44,6 +44,9 @@ class ServedEngine(Engine, Protocol):
     def placement(self) -> Placement:
         """Which layers are on which GPUs."""
 
+    def look(self) -> Placement:
+        """The same, with the memory that the GPUs have free now."""
+
     @property
     def settings(self) -> Settings:
         """How it runs, and why."""
@@ -102,8 +105,16 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class Moved:
+    """Where the layers are now, and the memory that the model takes. Comes before an answer if it has changed."""
+
+    placement: Placement
+    n_bytes: int
+
+
+@dataclass(frozen=True)
 class Facts:
-    """What stays the same about a loaded model."""
+    """What a loaded model is, and how it runs; of its placement and memory, how it was when it was loaded."""
 
     digest: str
     kind: ModelKind
@@ -143,7 +154,25 @@ def run(
         _say(work, crossing(error))
         _serve(work, {})  # until the server has the error and ends this process
         return
-    methods["decode"] = lambda argument: engine.decode(*argument)
+    said = engine.placement
+
+    def news(pipe: Connection[Any, Any]) -> None:
+        nonlocal said
+        if engine.placement != said:
+            said = engine.placement
+            _say(pipe, Moved(said, engine.n_bytes))
+
+    def decode(argument: Any) -> Any:
+        try:
+            return engine.decode(*argument)
+        finally:
+            news(work)
+
+    def look(_: Any) -> bool:
+        _say(work, Moved(engine.look(), engine.n_bytes))
+        return True
+
+    methods["decode"], methods["look"] = decode, look
     methods["tokenize_all"] = lambda texts: [engine.tokenize(text) for text in texts]
     methods["detokenize"] = engine.detokenize
     methods["pieces"] = engine.pieces
@@ -152,7 +181,10 @@ def run(
 
     def in_pieces(argument: Any) -> Any:
         sequences, n_prefix = argument
-        return engine.decode(sequences, n_prefix, on_piece=lambda n_tokens: _say(long, Piece(n_tokens)))
+        try:
+            return engine.decode(sequences, n_prefix, on_piece=lambda n_tokens: _say(long, Piece(n_tokens)))
+        finally:
+            news(long)
 
     # The engine lets batches in while it computes a long text, if they are asked for beside it.
     threading.Thread(target=_serve, args=(long, {"decode": in_pieces}), daemon=True).start()

@@ -173,13 +173,20 @@ class Models:
                         size_bytes=worker.n_bytes,
                         n_ctx=worker.n_ctx_max,
                         expires_at=expires_at,
-                        on_gpu=worker.on_gpu,
+                        placement=worker.placement,
                         kernels=worker.kernels,
                     )
                 )
         return sorted(
             models, key=lambda model: math.inf if model.expires_at is None else model.expires_at, reverse=True
         )
+
+    async def look(self, timeout_s: float) -> None:
+        """Ask GPUs for the memory that they have free now; one that does not answer in time keeps its last figure."""
+        workers = [entry.worker for entry in self._entries.values() if entry.is_loaded and entry.worker.on_gpu]
+        looks = [asyncio.create_task(asyncio.to_thread(worker.look)) for worker in workers]
+        if looks:
+            await asyncio.wait(looks, timeout=timeout_s)
 
     async def close(self, timeout_s: float) -> None:
         """Finish what takes at most `timeout_s`, refuse the rest, and free all memory."""

@@ -24,7 +24,7 @@ from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import EngineError, Q3EError
 from q3e_local.llama.child import SPAWN, LastWords, exit_code, start_unsignalled
 from q3e_local.server.errors import WorkerDiedError
-from q3e_local.server.workers.child import BEGUN, Facts, OpenEngine, Piece, run
+from q3e_local.server.workers.child import BEGUN, Facts, Moved, OpenEngine, Piece, run
 from q3e_local.server.workers.liveness import Bounds, Liveness, Task, TaskInProgress
 from q3e_local.wording.endings import ended
 
@@ -56,6 +56,7 @@ class WorkerProcess:
         self.name = path.stem
         self._path = path
         self.is_loaded = False
+        self.now: Moved | None = None  # where the layers are, once they are loaded
         self._on_death = on_death
         self._ending = False
         self._cause: str | None = None  # of its death
@@ -102,6 +103,7 @@ class WorkerProcess:
             n_bytes = self._path.stat().st_size
         with self._liveness.doing(Task("loading", n_bytes / _DISK_BYTES_PER_S)) as progress:
             facts: Facts = self._answer(self._pipes["work"], progress)
+        self.now = Moved(facts.placement, facts.n_bytes)
         self.is_loaded = True
         return facts
 
@@ -143,8 +145,11 @@ class WorkerProcess:
         exit_code(self._process, _ENDING_S)
 
     def _answer(self, pipe: Connection[Any, Any], progress: TaskInProgress) -> Any:
-        while isinstance(answer := self._receive(pipe), Piece):
-            progress.part_done()
+        while isinstance(answer := self._receive(pipe), Piece | Moved):
+            if isinstance(answer, Moved):
+                self.now = answer
+            else:
+                progress.part_done()
         if answer is None:
             raise self._died()
         if isinstance(answer, Q3EError):

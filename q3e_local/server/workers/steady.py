@@ -109,9 +109,10 @@ class SteadyEngine:
                     else:
                         logger.warning("%s: what it was doing is done again in a new process", died.cause)
                 except EngineError:
-                    # Another caller may have closed this worker, and goes on with less on the GPU.
-                    if self._closed or worker is self._worker:
-                        raise
+                    # Another caller may have closed this worker, and puts one with less on the GPU in its place.
+                    with self._changing:
+                        if self._closed or worker is self._worker:
+                            raise
 
     def _give_up(self, worker: WorkerEngine, died: WorkerDiedError) -> None:
         """Go on with fewer layers on the GPU than this worker has, unless another caller did that already."""
@@ -133,5 +134,5 @@ class SteadyEngine:
 
     def _n_on_gpu(self, worker: WorkerEngine) -> int:
         if worker.known is not None:
-            return worker.known.placement.n_on_gpu
+            return worker.placement.n_on_gpu
         return 0 if self._config.n_gpu_layers == 0 else 1  # it never loaded: no layers are next

@@ -26,7 +26,7 @@ from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.llama.kernels.choice import Kernels, Taken
 from q3e_local.llama.settings.defaults import Settings
 from q3e_local.llama.settings.placement import Placement
-from q3e_local.server.workers.child import Facts, OpenEngine, open_llama
+from q3e_local.server.workers.child import Facts, Moved, OpenEngine, open_llama
 from q3e_local.server.workers.liveness import Bounds, Pace, Task
 from q3e_local.server.workers.process import NotBegunError, WorkerProcess
 
@@ -81,8 +81,6 @@ class WorkerEngine:
     eos_id: int = _fact("eos_id")
     added_tokens: tuple[str, ...] = _fact("added_tokens")
     n_vocab: int = _fact("n_vocab")
-    n_bytes: int = _fact("n_bytes")
-    placement: Placement = _fact("placement")
     settings: Settings = _fact("settings")
     tap: bool = _fact("tap")
     kernels: Kernels = _fact("kernels")
@@ -125,6 +123,31 @@ class WorkerEngine:
     def known(self) -> Facts | None:
         """The same, without loading: None where the model was never loaded."""
         return self._facts
+
+    @property
+    def placement(self) -> Placement:
+        """Where the layers are, or were in the last process. May change while the engine works."""
+        return self._now().placement
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of the weights and of the context for batches, in the machine and on GPUs."""
+        return self._now().n_bytes
+
+    def look(self) -> None:
+        """Ask for the memory that the GPUs have free now. While the engine computes, what was said last still counts.
+
+        Does not load a model that is not in memory, and raises nothing.
+        """
+        process = self._process
+        if process is None or not self.is_running or not self.on_gpu or self._asking["long"].locked():
+            return
+        if self._asking["work"].acquire(blocking=False):
+            try:
+                with suppress(Q3EError):  # it died: its next call says so
+                    process.ask("work", "look", None, Task("a look at a device", 0))
+            finally:
+                self._asking["work"].release()
 
     @property
     def on_gpu(self) -> bool:
@@ -199,6 +222,11 @@ class WorkerEngine:
             process, self._process = self._process, None
         if process is not None:
             process.end()
+
+    def _now(self) -> Moved:
+        facts, process = self.facts, self._process
+        now = process.now if process is not None else None
+        return now or Moved(facts.placement, facts.n_bytes)
 
     def _ask_words(self, method: str, argument: Any, size: int) -> Any:
         task = Task(f"{size} characters or tokens to translate", size / _WORDS_PER_S)

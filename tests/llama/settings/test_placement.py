@@ -12,6 +12,7 @@ from q3e_local.errors import OptionError
 from q3e_local.gguf.model_file import ModelInfo, inspect
 from q3e_local.llama.settings.memory import ContextPlan, batch_plans, for_batches, for_long, given_up, long_plans
 from q3e_local.llama.settings.placement import Placement, chosen, fewer, plan
+from q3e_local.llama.settings.sharing import shared_out
 
 LAYER, OUTPUT = 60_000_000, 319_000_000
 # Sizes of Qwen3-Embedding-4B; the weights of a layer and of the projection are round numbers near Q4_K_M's.
@@ -116,6 +117,42 @@ def test_bytes_of_layers_are_those_of_the_file(tiny_gguf):
     in_layer = 4 * info.n_embd * (n_heads * info.head_dim + 3 * info.n_ff + 2) + 4 * 2 * info.head_dim
     assert info.layer_bytes == (in_layer,) * info.n_layer
     assert info.output_bytes == 4 * info.n_embd * (info.n_vocab + 1)  # the token table, and the norm
+
+
+def test_each_card_has_the_layers_that_llama_cpp_gives_it_and_their_bytes():
+    # Free memory of 3 to 1: of 37 layers, the projection among them, 28 begin before three quarters of the way.
+    half = (ALL + COMPUTE) // 2
+    here = [replace(card(half, "CUDA0"), free_bytes=3 * half), replace(card(half, "CUDA1"), free_bytes=half)]
+    placement = plan(MODEL, CONTEXT, here[:1])
+    assert (placement.split, placement.shares) == ((37,), (ALL,))
+    tight = [replace(each, total_bytes=each.free_bytes) for each in here]
+    placement = plan(replace(MODEL, layer_bytes=(2 * LAYER,) * 36), CONTEXT, tight)
+    assert placement.split == (28, 9)
+    cells = 28 * CELLS // 36
+    assert placement.shares == (
+        28 * 2 * LAYER + cells + COMPUTE,
+        8 * 2 * LAYER + (CELLS - cells) + OUTPUT + COMPUTE,
+    )
+    fields = placement.fields()
+    assert (fields["layers"], fields["on_gpu"]) == (36, 36)
+    assert [(each["name"], each["driver"], each["layers"]) for each in fields["devices"]] == [
+        ("CUDA0", "CUDA", 28), ("CUDA1", "CUDA", 8),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("free", "n", "expected"),
+    [
+        ([10], 5, [5]),
+        ([30, 10], 4, [3, 1]),
+        ([10, 30], 5, [2, 3]),  # 0, 1/5 begin before a quarter
+        ([10, None], 4, [2, 2]),
+        ([0, 0], 4, [2, 2]),
+        ([10, 0], 4, [4, 0]),
+    ],
+)
+def test_layers_are_shared_out_by_free_memory(free, n, expected):
+    assert shared_out(free, n) == expected
 
 
 # Which devices

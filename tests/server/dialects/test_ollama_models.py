@@ -18,10 +18,12 @@ import httpx
 import ollama
 import pytest
 from fake_service import N_EMBD, FakeService, served
+from gpus import device
 from waiting import until
 from world import BUNDLED_LATEST
 
 from q3e_local.errors import Q3EError
+from q3e_local.llama.settings.placement import Placement
 from q3e_local.models import installed
 from q3e_local.models.installed import Installed
 from q3e_local.models.own_names import Alias
@@ -87,6 +89,33 @@ def test_ps_and_keep_alive(client: ollama.Client) -> None:
     assert client.ps().models[0].expires_at.year > 2200
     client.embed("demo", "a", keep_alive=0)
     assert client.ps().models == []
+
+
+def test_ps_says_what_of_a_model_is_on_which_gpu(
+    client: ollama.Client, http: httpx.Client, fake: FakeService
+) -> None:
+    fake.placement = Placement(36, 20, (device(),), (21,), (9_000,), "as asked")
+    client.embed("demo", "a")
+    (model,) = client.ps().models
+    assert (model.size, model.size_vram) == (12_345, 9_000)
+    assert fake.n_looks == 1
+    (raw,) = http.get("/api/ps").json()["models"]
+    card = {"name": "CUDA0", "description": "NVIDIA GeForce RTX 3060", "driver": "CUDA", "kind": "discrete"}
+    memory = {"bytes": 9_000, "free_bytes": 11_200_000_000, "total_bytes": 12_000_000_000}
+    placement = {"layers": 36, "on_gpu": 20, "why": "as asked", "devices": [{**card, "layers": 20, **memory}]}
+    assert raw["placement"] == placement
+
+
+def test_metrics_have_what_a_model_takes_of_a_gpu_and_what_that_has(http: httpx.Client, fake: FakeService) -> None:
+    fake.placement = Placement(36, 20, (device(),), (21,), (9_000,), "as asked")
+    http.post("/api/embed", json={"model": "demo", "input": "a"})
+    lines = http.get("/metrics").text.splitlines()
+    card = 'description="NVIDIA GeForce RTX 3060",device="CUDA0"'
+    assert 'q3e_model_gpu_layers{model="demo"} 20.0' in lines
+    assert f'q3e_model_device_bytes{{{card},model="demo"}} 9000.0' in lines
+    assert f"q3e_device_free_bytes{{{card}}} 1.12e+010" in lines
+    assert f"q3e_device_bytes{{{card}}} 1.2e+010" in lines
+    assert fake.n_looks == 1
 
 
 def test_pull_streams_progress(client: ollama.Client, fake: FakeService) -> None:

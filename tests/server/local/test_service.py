@@ -95,7 +95,7 @@ async def test_loading_and_unloading_by_every_name() -> None:
     async with serving() as service:
         await service.load("demo-query", 60)
         (model,) = service.loaded()
-        assert (model.name, model.n_ctx, model.on_gpu) == ("demo", 1000, False)
+        assert (model.name, model.n_ctx, model.placement.on_gpu) == ("demo", 1000, False)
         await service.unload("demo:latest")
         assert service.loaded() == []
         await service.unload("demo")

@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -16,7 +17,8 @@ import psutil
 import pytest
 from batches import EOS, ids
 from fake import seen
-from faults import open_faulty
+from faults import open_faulty, open_on_gpu
+from gpus import device
 from waiting import until
 
 from q3e_local.embedding.engine import EngineConfig
@@ -152,3 +154,36 @@ def test_the_server_logs_it_only_with_explain(explain: bool, capsys: pytest.Capt
         for logger, (handlers, propagate) in zip(loggers, before, strict=True):
             logger.handlers[:], logger.propagate = handlers, propagate
             logger.setLevel(logging.NOTSET)
+
+
+def test_where_the_layers_are_and_what_gpus_have_free_crosses_from_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "faulty.gguf"
+    path.write_text("fine", encoding="ascii")
+    with closing(WorkerEngine(path, open_engine=open_on_gpu)) as worker:
+        worker.look()
+        assert worker.known is None  # a look loads nothing
+        worker.load()
+        assert (worker.placement.n_on_gpu, worker.placement.shares, worker.n_bytes) == (4, (900_000,), 1_000_000)
+        worker.look()
+        assert [each.free_bytes for each in worker.placement.devices] == [device().free_bytes - 1]
+        worker.decode([ids("leave the gpu")])
+        assert (worker.placement.on_gpu, worker.placement.why) == (False, "for want of GPU memory")
+        assert worker.n_bytes == 2_000_000
+        worker.look()  # at nothing, now
+        assert not worker.on_gpu
+
+
+def test_a_look_does_not_wait_for_a_batch(tmp_path: Path) -> None:
+    path = tmp_path / "faulty.gguf"
+    path.write_text("fine", encoding="ascii")
+    with closing(WorkerEngine(path, open_engine=open_on_gpu)) as worker, ThreadPoolExecutor(1) as pool:
+        worker.load()
+        work = pool.submit(worker.decode, [ids("sleep")])
+        until(worker._asking["work"].locked)
+        began = time.monotonic()
+        worker.look()
+        assert time.monotonic() - began < 5  # of the minute that the batch takes
+        assert [each.free_bytes for each in worker.placement.devices] == [device().free_bytes]
+        worker.close()
+        with pytest.raises(EngineError):
+            work.result()
