@@ -58,7 +58,7 @@ def test_the_page_has_a_recipe_for_each_engine():
 
 
 def test_ray(ray_nodes, embedder, tmp_path):
-    told = "print('granted', ray.get(ray.remote(num_cpus=1)(granted_threads).remote()))"
+    told = "print('granted', ray.get(ray.remote(num_cpus=1)(lambda: granted_threads()).remote()))"
     said = run("\n".join([RECIPES["ray"], GRANTED, told]), tmp_path, RAY_ADDRESS=ray_nodes[0])
     check(tmp_path / "with-ray", embedder)
     assert "granted 1\n" in said
