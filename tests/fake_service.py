@@ -199,6 +199,9 @@ class FakeService:
     async def close(self) -> None:
         """Nothing to free."""
 
+    def counters(self) -> dict[str, float]:
+        return {}
+
     async def look(self) -> None:
         self.n_looks += 1
 

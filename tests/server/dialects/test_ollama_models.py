@@ -109,12 +109,14 @@ def test_ps_says_what_of_a_model_is_on_which_gpu(
 def test_metrics_have_what_a_model_takes_of_a_gpu_and_what_that_has(http: httpx.Client, fake: FakeService) -> None:
     fake.placement = Placement(36, 20, (device(),), (21,), (9_000,), "as asked")
     http.post("/api/embed", json={"model": "demo", "input": "a"})
-    lines = http.get("/metrics").text.splitlines()
+    values = {
+        name: float(value) for name, value in re.findall(r"^(q3e_\S.*) (\S+)$", http.get("/metrics").text, re.M)
+    }
     card = 'description="NVIDIA GeForce RTX 3060",device="CUDA0"'
-    assert 'q3e_model_gpu_layers{model="demo"} 20.0' in lines
-    assert f'q3e_model_device_bytes{{{card},model="demo"}} 9000.0' in lines
-    assert f"q3e_device_free_bytes{{{card}}} 1.12e+010" in lines
-    assert f"q3e_device_bytes{{{card}}} 1.2e+010" in lines
+    assert values['q3e_model_gpu_layers{model="demo"}'] == 20
+    assert values[f'q3e_model_device_bytes{{{card},model="demo"}}'] == 9_000
+    assert values[f"q3e_device_free_bytes{{{card}}}"] == 11_200_000_000
+    assert values[f"q3e_device_bytes{{{card}}}"] == 12_000_000_000
     assert fake.n_looks == 1
 
 

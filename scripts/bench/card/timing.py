@@ -1,0 +1,23 @@
+"""How often a call is made to be timed. Imports the standard library alone: another runtime's Python has no more."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+_ENOUGH_S = 1.0
+_ROUNDS = (2, 12)
+
+
+def timed(call: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> list[float]:
+    """Seconds of each call, after one that is not counted: drivers compile programs then.
+
+    Two rounds at least, and as many more as a second has room for.
+    """
+    call()
+    seconds: list[float] = []
+    while len(seconds) < _ROUNDS[0] or (len(seconds) < _ROUNDS[1] and sum(seconds) < _ENOUGH_S):
+        began = clock()
+        call()
+        seconds.append(clock() - began)
+    return seconds
