@@ -69,12 +69,16 @@ class SteadyEngine:
         self._open = open_engine or partial(open_llama, kind=kind)
         self._changing = threading.Lock()
         self._closed = False
+        self._digest: str | None = None  # of the file that was loaded
         self._worker = WorkerEngine(path, config, open_engine=self._open)
         try:
             self._answered(lambda worker: worker.load())
         except BaseException:
             self.close()
             raise
+        self._digest = self._worker.digest
+        # Callers fill batches of the size that they are told.
+        self._config = replace(self._config, n_batch=self._config.n_batch or self._worker.n_batch)
 
     def tokenize(self, text: str) -> list[int]:
         return self._answered(lambda worker: worker.tokenize(text))
@@ -104,7 +108,8 @@ class SteadyEngine:
                     if self._closed:
                         raise
                     n_deaths += 1
-                    if n_deaths == 2:
+                    # A load that ended the process would do so again.
+                    if n_deaths == 2 or worker.known is None:
                         self._give_up(worker, died)
                     else:
                         logger.warning("%s: what it was doing is done again in a new process", died.cause)
@@ -124,13 +129,11 @@ class SteadyEngine:
                 raise died
             n_layers = n_before // 2
             device = self._config.device if n_layers else None
-            # Callers fill batches of the size that they were told.
-            n_batch = worker.known.n_batch if worker.known is not None else self._config.n_batch
-            self._config = replace(self._config, n_gpu_layers=n_layers, device=device, n_batch=n_batch)
+            self._config = replace(self._config, n_gpu_layers=n_layers, device=device)
             where = f"{n_layers} layers on the GPU" if n_layers else "all layers on the CPU"
-            logger.warning("%s once more: going on with %s", died.cause, where)
+            logger.warning("%s: going on with %s", died.cause, where)
             worker.close()
-            self._worker = WorkerEngine(self._path, self._config, open_engine=self._open)
+            self._worker = WorkerEngine(self._path, self._config, open_engine=self._open, digest=self._digest)
 
     def _n_on_gpu(self, worker: WorkerEngine) -> int:
         if worker.known is not None:

@@ -93,8 +93,9 @@ class WorkerEngine:
         open_engine: OpenEngine = open_llama,
         failed: FailedLoads | None = None,
         bounds: Bounds | None = None,
+        digest: str | None = None,
     ) -> None:
-        """`bounds`: when the child counts as hung."""
+        """`bounds`: when the child counts as hung. `digest`: that the file must have; None: whatever it has at first."""
         self._path, self._config, self._open = path, config or EngineConfig(), open_engine
         self._bounds, self._pace = bounds or Bounds(), Pace()
         self._failed = failed or FailedLoads()
@@ -106,6 +107,7 @@ class WorkerEngine:
         self._starting = threading.Lock()
         self._asking = {pipe: threading.Lock() for pipe in ("work", "long", "words")}
         self._facts: Facts | None = None
+        self._digest = digest
 
     def load(self) -> None:
         """Wait until the model is loaded; otherwise the first call does. Closing ends the wait with EngineError."""
@@ -251,11 +253,9 @@ class WorkerEngine:
                     self._process.end()  # free what is left of it
                     self._process = None
                 self._failed.check(self._path)
-                # A queue fills batches of the size that the engine had at first, whatever was tuned since.
-                n_batch = self._config.n_batch if self._facts is None else self._facts.n_batch
-                config, began = replace(self._config, n_batch=n_batch), time.monotonic()
+                began = time.monotonic()
                 try:
-                    process = WorkerProcess(self._path, config, self._open, self._deaths.append, self._bounds)
+                    process = WorkerProcess(self._path, self._config, self._open, self._deaths.append, self._bounds)
                 except OSError as error:
                     raise EngineError(f"cannot start a process for {self._path.stem}: {error.strerror}") from None
                 self._process = process
@@ -266,13 +266,15 @@ class WorkerEngine:
                 if isinstance(error, Q3EError) and not self._closed:
                     self._failed.remember(self._path, error)
                 raise
-            if self._facts is not None and facts.digest != self._facts.digest:
+            if self._digest is not None and facts.digest != self._digest:
                 # A caller holds the old digest, and must not take the new file's vectors for those of the old file.
                 process.end()
                 raise ModelFileError(
                     f"{self._path} is another file than the one that was loaded; unload the model first"
                 )
-            self._facts = facts
+            self._facts, self._digest = facts, facts.digest
+            # A queue fills batches of the size that the engine had at first, whatever was tuned since.
+            self._config = replace(self._config, n_batch=self._config.n_batch or facts.n_batch)
             self._n_starts += 1
             if self._n_starts > 1:
                 why = self._deaths[-1] if self._deaths else "its process was gone"

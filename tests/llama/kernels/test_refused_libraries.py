@@ -148,6 +148,20 @@ def test_another_llama_cpp(monkeypatch, name, value):
 
 
 @posix
+@pytest.mark.parametrize(("version", "is_right"), [("0.3.36", True), ("0.3.37", False)])
+def test_a_llama_cpp_that_was_compiled_without_git_is_known_by_the_bindings_version(monkeypatch, version, is_right):
+    look = binding.function
+
+    def nameless(name: str, *types: object) -> object:
+        return (lambda: b"unknown") if name == "ggml_commit" else look(name, *types)
+
+    monkeypatch.setattr(binding, "function", nameless)
+    monkeypatch.setattr(binding, "version", lambda: version)
+    monkeypatch.setattr(library, "LIBRARY", compiled())
+    assert ("this llama.cpp has 0.25.3 (unknown)" in in_use.chosen().why) != is_right
+
+
+@posix
 @pytest.mark.parametrize("missing", ["ggml_commit", "_Z39ggml_backend_cpu_get_extra_buffer_typesv", "ggml_barrier"])
 def test_a_llama_cpp_without_a_function(monkeypatch, missing):
     def without(look: Callable[..., object]) -> Callable[..., object]:
