@@ -95,7 +95,7 @@ class WorkerEngine:
         bounds: Bounds | None = None,
         digest: str | None = None,
     ) -> None:
-        """`bounds`: when the child counts as hung. `digest`: that the file must have; None: whatever it has at first."""
+        """`bounds`: when the child counts as hung. `digest`: the one that the file must have; None: any."""
         self._path, self._config, self._open = path, config or EngineConfig(), open_engine
         self._bounds, self._pace = bounds or Bounds(), Pace()
         self._failed = failed or FailedLoads()
