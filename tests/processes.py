@@ -41,6 +41,7 @@ FILES = {
     "llama/kernels/test_build.py",
     "models/test_names.py::test_what_measures_a_model_knows_it_by_all_its_names",
     "reading/test_office.py",
+    "scripts/test_bench_gpu.py",
     "scripts/test_bench_kernels.py",
     "scripts/test_build_gpu.py",
     "scripts/test_bench_lengths.py",

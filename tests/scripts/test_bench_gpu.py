@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from comparing import BENCH, DEMO
 
+from q3e_local.embedding.embedder import Embedder
+
 MODULES = ("plan", "table", "timing", "checks", "speed")
 
 
@@ -89,21 +91,37 @@ def test_a_call_fills_about_four_batches(card, n_tokens, n_batch, n):
 # Times
 
 
-def test_a_call_is_timed_after_one_that_warms_up_and_for_a_second(card):
-    now, calls = [0.0], []
+def test_a_call_is_timed_after_one_that_warms_up_and_for_a_second_each_with_texts_of_its_own(card):
+    now, given = [0.0], []
 
-    def call() -> None:
-        calls.append(now[0])
-        now[0] += 50.0 if len(calls) == 1 else 0.4  # the first compiles
+    def call(number: int) -> None:
+        given.append(number)
+        now[0] += 50.0 if number == 0 else 0.4  # the first compiles
 
-    assert card.timing.timed(call, lambda: now[0]) == pytest.approx([0.4, 0.4, 0.4])
-    assert len(calls) == 4
+    numbers = iter(range(100))
+    assert card.timing.timed(call, lambda: next(numbers), lambda: now[0]) == pytest.approx([0.4, 0.4, 0.4])
+    assert given == [0, 1, 2, 3]
 
 
 def test_a_slow_call_is_timed_twice_and_a_quick_one_twelve_times(card):
     for seconds, n in ((30.0, 2), (0.001, 12)):
         ticks = iter(range(1000))
-        assert len(card.timing.timed(lambda: None, lambda s=seconds, t=ticks: next(t) * s)) == n
+        assert len(card.timing.timed(print, str, lambda s=seconds, t=ticks: next(t) * s)) == n
+
+
+def test_no_text_is_measured_twice(card, monkeypatch):
+    """An engine has the keys and values of the long text before: the same text again would cost nothing."""
+    seen: list[str] = []
+    embed = Embedder.embed_documents
+    monkeypatch.setattr(Embedder, "embed_documents", lambda self, texts: (seen.extend(texts), embed(self, texts))[1])
+    monkeypatch.setattr(card.speed, "_force_flash_attention", lambda *, on: None)
+    options = {"model": "demo", "path": str(DEMO), "device": "none", "n_batch": 64, "flash": True}
+    rows = list(card.speed.ours(options | {"lengths": [16, 300, 99_999]}))
+    assert len(set(seen)) == len(seen)
+    assert {(row["tokens"], row["mode"], row["texts"]) for row in rows if "mode" in row} == {
+        (16, "one", 1), (16, "many", 16), (300, "one", 1),
+    }  # fmt: skip
+    assert [row["why"] for row in rows if "why" in row] == ["the model takes 32,768 tokens"]
 
 
 # The table

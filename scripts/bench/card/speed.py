@@ -21,6 +21,7 @@ from q3e_local.llama.engine import LlamaEngine
 
 Row = dict[str, Any]
 _N_BATCH = 1_024  # of llama-server
+_SERVER_ROUNDS = 3
 
 
 def ours(options: Row) -> Iterator[Row]:
@@ -33,10 +34,10 @@ def ours(options: Row) -> Iterator[Row]:
     with LlamaEngine(path, config) as engine:
         embedder, make = Embedder(engine, options["model"]), Texts(path, engine.tokenize, seed=n_batch)
 
-        def measure(texts: list[str]) -> list[float]:
-            return timed(lambda: embedder.embed_documents(texts))
+        def measure(n_texts: int, n_tokens: int) -> list[float]:
+            return timed(embedder.embed_documents, lambda: make(n_texts, n_tokens))
 
-        yield from measured(options, runtime, n_batch, engine.n_ctx_max, make, measure)
+        yield from measured(options, runtime, n_batch, engine.n_ctx_max, measure)
 
 
 def llama_server(options: Row) -> Iterator[Row]:
@@ -45,7 +46,7 @@ def llama_server(options: Row) -> Iterator[Row]:
     from comparison.workloads import Given, Workload
 
     path, work = Path(options["path"]), Path(options["work"])
-    make = _maker(path, options["lengths"])
+    made = _made(path, options["lengths"], 1 + _SERVER_ROUNDS)
     for length in options["lengths"]:
         n_batch = max(_N_BATCH, length)
         flags = [
@@ -67,12 +68,14 @@ def llama_server(options: Row) -> Iterator[Row]:
         try:
             server.start()
 
-            def measure(texts: list[str], server: Server = server, workload: Workload = workload) -> list[float]:
-                given = Given(texts, [], None)
-                server.measure(given, workload)
-                return [server.measure(given, workload).seconds for _ in range(3)]
+            def measure(
+                n_texts: int, n_tokens: int, server: Server = server, workload: Workload = workload
+            ) -> list[float]:
+                of_length = made[n_tokens]
+                rounds = [Given(texts, [], None) for texts in of_length["one" if n_texts == 1 else "many"]]
+                return [server.measure(given, workload).seconds for given in rounds][1:]
 
-            yield from measured(options | {"lengths": [length]}, "llama-server", n_batch, 1 << 20, make, measure)
+            yield from measured(options | {"lengths": [length]}, "llama-server", _N_BATCH, 1 << 20, measure)
         except (DiedError, OSError, RuntimeError) as error:
             yield _row(options, "llama-server", length, why=str(error))
         finally:
@@ -81,8 +84,8 @@ def llama_server(options: Row) -> Iterator[Row]:
 
 def write_texts(options: Row) -> Iterator[Row]:
     """The texts for a Python that has none of this, by length and mode."""
-    make = _maker(Path(options["path"]), options["lengths"])
-    texts = {length: {mode: make(n, length) for mode, n in modes(length, _N_BATCH)} for length in options["lengths"]}
+    made = _made(Path(options["path"]), options["lengths"], 1)
+    texts = {length: {mode: rounds[0] for mode, rounds in of_length.items()} for length, of_length in made.items()}
     path = Path(options["work"]) / f"{options['model']}-texts.json"
     path.write_text(json.dumps(texts), encoding="utf-8")
     yield {"kind": "texts", "path": str(path)}
@@ -99,28 +102,35 @@ def measured(
     runtime: str,
     n_batch: int,
     n_ctx_max: int,
-    make: Callable[[int, int], list[str]],
-    measure: Callable[[list[str]], list[float]],
+    measure: Callable[[int, int], list[float]],
 ) -> Iterator[Row]:
-    """A row for each round of each length and mode. What fails is a row too, and the next length is tried."""
+    """A row for each round of each length and mode. What fails is a row too, and the next length is tried.
+
+    `measure(n_texts, n_tokens)` gives the seconds of rounds, none of which has a text of another.
+    """
     for length in options["lengths"]:
         if length > n_ctx_max:
             yield _row(options, runtime, length, why=f"the model takes {n_ctx_max:,} tokens")
             continue
         for mode, n in modes(length, n_batch):
             try:
-                for seconds in measure(make(n, length)):
+                for seconds in measure(n, length):
                     yield _row(options, runtime, length, mode=mode, texts=n, seconds=seconds)
             except Q3EError as error:
                 yield _row(options, runtime, length, why=str(error))
 
 
-def _maker(path: Path, lengths: list[int]) -> Callable[[int, int], list[str]]:
-    """Texts for a runtime that has the card to itself: all are made before the engine, which counts tokens, goes."""
+def _made(path: Path, lengths: list[int], n_rounds: int) -> dict[int, dict[str, list[list[str]]]]:
+    """Texts by length and mode, for each round others: a server may have a cache.
+
+    They are made before the runtime starts, which has the card to itself.
+    """
     with LlamaEngine(path, EngineConfig(n_gpu_layers=0, n_batch=64)) as engine:
-        texts = Texts(path, engine.tokenize, seed=7)
-        made = {n: texts(max(count for _, count in modes(n, _N_BATCH)), n) for n in lengths}
-    return lambda n_wanted, n_tokens: made[n_tokens][:n_wanted]
+        make = Texts(path, engine.tokenize, seed=7)
+        return {
+            length: {mode: [make(n, length) for _ in range(n_rounds)] for mode, n in modes(length, _N_BATCH)}
+            for length in lengths
+        }
 
 
 def _row(options: Row, runtime: str, tokens: int, **others: Any) -> Row:
