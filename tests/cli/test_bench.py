@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from command import run
+from gpus import device, pretend
 
 from q3e_local import machine
 from q3e_local.checks import bench
@@ -50,6 +51,17 @@ def test_people_get_a_table() -> None:
     assert (int(attentions.replace(",", "")) > 0) == (kernels.chosen().variant is not None)
     rows = [line.split("│")[1].split() for line in lines if line.startswith("│")]
     assert rows == [[size] for size, _ in CELLS]
+
+
+def test_gpus_stand_in_the_heading_and_in_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, device())
+    monkeypatch.setattr("q3e_local.llama.forecast.may_offload", lambda: False)  # so that it computes in this process
+    lines = run("bench", "-m", "demo", "--seconds", 0).stdout.splitlines()
+    assert lines[2].startswith("1 of 1 layers on CUDA0, NVIDIA GeForce RTX 3060 (CUDA): ")
+    assert lines[2].endswith(" of its 12.00 GB, of which 11.20 GB were free when it was asked")
+    found = json.loads(run("bench", "-m", "demo", "--seconds", 0, "--json").stdout)["placement"]
+    assert (found["on_gpu"], [each["driver"] for each in found["devices"]]) == (1, ["CUDA"])
+    assert found["devices"][0]["bytes"] > 10_000_000  # the weights alone
 
 
 def test_ctrl_c_gives_what_was_measured_so_far(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import demo, failed, records, run
+from gpus import device
 from world import BUNDLED, Q8_0, digest, origins, rows
 
 from q3e_local import machine
@@ -161,6 +162,16 @@ def test_show_says_what_the_header_says_what_was_checked_and_the_memory(world):
     }
     assert list(memory) == ["memory for 512 tokens", "memory for 2,048 tokens"]
     assert all(value.startswith("about ") and value.endswith(" MB") for value in memory.values())
+
+
+def test_show_says_where_layers_would_go_now_where_there_is_a_gpu(world, monkeypatch):
+    run("pull", "tiny:1b-q8_0")
+    assert "computes now" not in run("show", "tiny:1b-q8_0").stdout
+    monkeypatch.setattr("q3e_local.llama.forecast.devices", lambda: [device()])
+    (line,) = [line for line in run("show", "tiny:1b-q8_0").stdout.splitlines() if line.startswith("computes now")]
+    assert "3 of 3 layers on NVIDIA GeForce RTX 3060, " in line
+    placement = json.loads(run("show", "tiny:1b-q8_0", "--json").stdout)["placement"]
+    assert (placement["on_gpu"], [each["name"] for each in placement["devices"]]) == (3, ["CUDA0"])
 
 
 def test_show_json_counts_in_bytes(world):

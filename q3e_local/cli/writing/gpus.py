@@ -25,5 +25,5 @@ def on_gpus(placement: Mapping[str, Any] | None) -> list[str]:
 
 def _of(device: Mapping[str, Any]) -> str:
     if not device["total_bytes"]:
-        return ", of how much is not told"
+        return "; its driver does not tell how much it has"
     return f" of its {size(device['total_bytes'])}, of which {size(device['free_bytes'])} were free when it was asked"

@@ -26,13 +26,14 @@ from q3e_local.embedding.engine import EngineConfig
 from q3e_local.gguf.model_file import inspect
 from q3e_local.llama import binding, devices
 from q3e_local.llama.engine import LlamaEngine
+from q3e_local.llama.settings.placement import Device
 from q3e_local.server.workers.steady import SteadyEngine
 
 # The CPU quantizes activations to 8 bits, a GPU does not: 0.9991 at least was seen of 4-bit weights on Vulkan.
 _LEAST_COSINE = 0.99
 _LENGTHS = (5, 16, 40, 128, 300)
 _LONG, _LONGEST = 2_048, 32_768
-_CHUNK = 256 << 20  # of memory that is taken
+_CHUNK, _SMALLEST_CHUNK = 256 << 20, 1 << 20  # of memory that is taken
 _SPARE = 64 << 20  # that a driver needs to answer at all
 
 Row = dict[str, Any]
@@ -107,7 +108,7 @@ def kill(options: Row) -> Iterator[Row]:
             nonlocal n_killed
             if 0 < n_texts < len(texts) and not n_killed and (pid := engine._worker.pid) is not None:
                 n_killed += 1
-                machine_kill(pid)
+                _kill(pid)
 
         vectors = Embedder(engine, options["model"]).embed_documents(texts, progress=progress).vectors
         where = engine.placement.explained
@@ -158,14 +159,14 @@ def full(options: Row) -> Iterator[Row]:
 
 def hold(options: Row) -> Iterator[Row]:
     """Take memory of a device, all but `leave` bytes, until stdin ends."""
-    (pointer,) = (pointer for device, pointer in _with_pointers() if device.name == options["device"])
+    device, pointer = _found(options["device"])
     kind = binding.function("ggml_backend_dev_buffer_type", ctypes.c_void_p, ctypes.c_void_p)(pointer)
     take = binding.function("ggml_backend_buft_alloc_buffer", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-    n_taken, size = 0, _CHUNK
-    while size >= 1 << 20:
-        (device,) = (device for device, _ in _with_pointers() if device.name == options["device"])
-        over = device.free_bytes - options["leave"]
-        if over >= size and take(kind, size):
+    n_free, n_taken, size = device.free_bytes, 0, _CHUNK
+    while size >= _SMALLEST_CHUNK:
+        # What others take counts too. A device that does not count what it gave is believed no further than this.
+        free = min(_found(options["device"])[0].free_bytes, n_free - n_taken)
+        if free - options["leave"] >= size and take(kind, size):
             n_taken += size
         else:
             size //= 2
@@ -173,16 +174,17 @@ def hold(options: Row) -> Iterator[Row]:
     sys.stdin.read()
 
 
-def machine_kill(pid: int) -> None:
+def _kill(pid: int) -> None:
     """As an abort in a driver ends it."""
     import psutil
 
     psutil.Process(pid).kill()
 
 
-def _with_pointers() -> Iterator[tuple[Any, int]]:
-    here = devices.devices()
-    yield from zip(here, devices.pointers(here), strict=True)
+def _found(name: str) -> tuple[Device, int]:
+    """A device as it is now, and ggml's pointer to it."""
+    (device,) = (device for device in devices.devices() if device.name == name)
+    return device, devices.pointers([device])[0]
 
 
 @contextmanager

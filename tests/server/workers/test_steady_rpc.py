@@ -19,6 +19,8 @@ from q3e_local.llama import binding
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.settings.placement import Device
 from q3e_local.server.workers.steady import SteadyEngine
+from q3e_local.server.workers.warming import warm_up
+from q3e_local.server.workers.worker import WorkerEngine
 
 pytestmark = pytest.mark.skipif(
     not rpc.is_built_in(), reason="this llama.cpp was built without its RPC backend; make gpu builds one with it"
@@ -96,3 +98,18 @@ def test_a_device_with_too_little_memory_for_the_weights_costs_nothing(tiny_gguf
         np.testing.assert_allclose(embedder.embed_documents([long]).vectors, expected, atol=5e-3)
         assert not engine.placement.all_on_gpu
     assert caplog.records  # what was given up, and why
+
+
+def test_a_worker_is_warmed_up_and_tells_what_its_device_holds_and_has_free(tiny_gguf, here, caplog):
+    opens = partial(rpc.open_on, here.description)
+    with closing(WorkerEngine(tiny_gguf("f32"), EngineConfig(n_threads=1, n_batch=64), open_engine=opens)) as worker:
+        worker.load()
+        with caplog.at_level(logging.INFO, "q3e_local"):
+            warm_up(worker, "tiny")
+        assert "warmed tiny up in " in caplog.text
+        before = worker.placement
+        worker.look()
+        ((device, share),) = worker.placement.takes
+        assert (device.description, device.total_bytes) == (here.description, here.total_bytes)
+        assert (share, worker.placement.split) == (before.shares[0], (4,))  # 3 layers, and the projection
+        assert 0 < share < worker.n_bytes
