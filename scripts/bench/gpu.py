@@ -81,12 +81,16 @@ class Run:
         self.found["steps"][step.name] = kept
         if limit_s:
             began = time.monotonic()
+            kept["state"], kept["why"] = "done", ""  # where there is nothing left to make
             try:
                 for command in self._commands(step):
                     left_s = limit_s - (time.monotonic() - began)
                     kept["state"], kept["why"] = self._command(command, step, left_s, kept["rows"])
                     if kept["state"] != "done":
                         break
+                else:
+                    if step.kind == "install":
+                        (self._work / "installed").touch()
             except OSError as error:
                 kept["state"], kept["why"] = "failed", str(error)
             kept["seconds"] = round(time.monotonic() - began, 2)
@@ -124,8 +128,6 @@ class Run:
             _kill(process)  # what it may have started
             last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
             return "failed", f"exit code {code}{': ' if last else ''}{''.join(last)}"
-        if step.kind == "install":
-            (self._work / "installed").touch()
         return "done", ""
 
     def _commands(self, step: plan.Step) -> list[list[str]]:
@@ -198,8 +200,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     install.add_argument(
         "--build", action="store_true", help="compile llama.cpp for CUDA; needs the toolkit and a network"
     )
-    parser.add_argument("--llama-server", type=Path, metavar="PATH")
-    parser.add_argument("--torch-python", type=Path, metavar="PATH", help="a Python with sentence-transformers")
+    parser.add_argument("--llama-server", type=_absolute, metavar="PATH")
+    parser.add_argument("--torch-python", type=_absolute, metavar="PATH", help="a Python with sentence-transformers")
     parser.add_argument(
         "--device", help="as q3e-local doctor names it [default: chosen]; none: the CPU, to try this script"
     )
@@ -214,6 +216,11 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("gpu-bench"), help="for models and the environment")
     parser.add_argument("--output", type=Path, default=Path("gpu.json"))
     return parser.parse_args(arguments)
+
+
+def _absolute(text: str) -> Path:
+    """Steps run elsewhere. A link stays one: it is what makes a Python that of its environment."""
+    return Path(text).absolute()
 
 
 def _model(text: str) -> tuple[str, Path]:

@@ -220,3 +220,18 @@ def test_flash_attention_is_what_was_asked_for(card, monkeypatch):
         binding.lib.llama_init_from_model(None, binding.lib.llama_context_default_params())
     lib = binding.lib
     assert seen == [lib.LLAMA_FLASH_ATTN_TYPE_ENABLED, lib.LLAMA_FLASH_ATTN_TYPE_DISABLED]
+
+
+def test_what_cannot_be_installed_is_said_and_the_steps_run_with_this_python(card, capsys, tmp_path):
+    (tmp_path / "wheels").mkdir()
+    found, _, err = run(capsys, tmp_path, "--wheels", tmp_path / "wheels", "--only", "install", "--only", "machine")
+    assert (found["steps"]["install"]["state"], found["steps"]["machine"]["state"]) == ("failed", "done")
+    assert "install: failed, exit code 1: " in err
+
+
+def test_a_model_that_was_made_is_not_made_again(card, capsys, tmp_path):
+    main = runpy.run_path(str(BENCH / "gpu.py"))["main"]
+    (tmp_path / "synth-0.6b.gguf").touch()
+    output = tmp_path / "gpu.json"
+    assert main(["--work", str(tmp_path), "--output", str(output), "--only", "0.6b: make"]) == 0
+    assert capsys.readouterr().err == "0.6b: make: done (0 s)\n"
