@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-import q3e_local
 from paths import ROOT
+
+import q3e_local
 
 VERSION = q3e_local.__version__
 
