@@ -67,7 +67,7 @@ $(CLIENTS)/.ready: tests/integrations/requirements.txt
 # What a GPU changes, on software devices: llama.cpp's RPC servers on loopback, and Mesa's lavapipe where Vulkan can be
 # compiled, which takes about half an hour the first time. lavapipe compiles shaders too, and keeps them in that folder.
 ON_DEVICES := tests/llama/test_rpc.py tests/llama/test_gpu_memory.py tests/llama/test_tap_on_devices.py \
-	tests/llama/settings tests/server/workers/test_steady.py tests/server/workers/test_steady_rpc.py
+	tests/llama/settings tests/server/workers/test_steady.py tests/server/workers/test_steady_rpc.py tests/cli/test_on_device.py
 gpu: $(GPU)/.ready
 	$(GPU)/bin/python -m pytest $(ON_DEVICES)
 	GGML_VK_VISIBLE_DEVICES=0 MESA_SHADER_CACHE_DIR=$(CURDIR)/$(GPU)/shaders $(GPU)/bin/python -m pytest tests/llama/test_vulkan.py
