@@ -167,4 +167,6 @@ def _why_unfit(text: Any) -> str | None:
     """Why a value is not embedded; None for a text. `embed` checks what else a text must be."""
     if text is None:
         return "is missing"
+    if isinstance(text, bytes):
+        return "is not text in UTF-8 but bytes"
     return "is blank" if isinstance(text, str) and not text.strip() else None

@@ -46,7 +46,7 @@ class Batch(Protocol):
         """The names of the columns; None where the batch is the texts themselves."""
 
     def texts(self) -> list[Any]:
-        """The values of the column of texts, None where one is missing."""
+        """The values of the column of texts: None where one is missing, bytes where one is not UTF-8."""
 
     def joined(self, columns: Columns, *, fixed_size: bool) -> Any:
         """A batch of the same kind with these columns behind its own."""
@@ -170,8 +170,7 @@ class _Arrow:
         return names
 
     def texts(self) -> list[Any]:
-        values: list[Any] = self._batch.column(self._column).to_pylist()
-        return values
+        return arrow_values(self._batch.column(self._column))
 
     def joined(self, columns: Columns, *, fixed_size: bool) -> Any:
         import pyarrow
@@ -192,6 +191,25 @@ class _Arrow:
         schema = self._batch.schema
         joined = pyarrow.schema([*schema, *fields], metadata=schema.metadata)
         return type(self._batch).from_arrays([*self._batch.columns, *arrays], schema=joined)
+
+
+def arrow_values(column: Any) -> list[Any]:
+    """The values of a column of Arrow: None where one is missing, bytes where a string is not UTF-8.
+
+    Arrow does not check strings when it reads them from a file, and raises where Python asks for one.
+    """
+    try:
+        values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:
+        return [_arrow_value(scalar) for scalar in column]
+    return values
+
+
+def _arrow_value(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        return getattr(scalar, "value", scalar).as_buffer().to_pybytes()  # `value`: of a dictionary
 
 
 def _is_nan(value: Any) -> bool:

@@ -94,15 +94,19 @@ def parse(text: str) -> StoreAddress | None:
 
 
 def _server(kind: Kind, text: str) -> StoreAddress:
+    url, _, collection = text.partition("#")
     try:
-        url, _, collection = text.partition("#")
         parts = urlsplit(url)
         _ = parts.port
+        # Behind a / or # of the password, the rest of it would be shown with the path or the collection.
+        is_cut = "@" in parts.path + collection
     except ValueError:
+        is_cut = True
+    if is_cut:
         raise OptionError(
             f"the address of {kind} cannot be read; it is like {text.partition(':')[0]}://HOST:PORT, and special "
             "characters of a password are written as %XX"
-        ) from None
+        )
     if not parts.hostname and kind != "pgvector":  # PostgreSQL's may name the folder of a socket
         raise OptionError(f"the address of {kind} has no host; it is like {parts.scheme}://HOST:PORT")
     return StoreAddress(kind, _collection(collection), url=url)

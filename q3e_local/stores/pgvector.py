@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
-from q3e_local.errors import MissingPackageError, OptionError
+from q3e_local.errors import MissingPackageError, OptionError, OutputError
 from q3e_local.stores.address import StoreAddress
 from q3e_local.stores.rows import DIGEST, SOURCE, VECTOR, Row, Shape, Value
 from q3e_local.stores.store import in_a_sentence
@@ -82,11 +82,16 @@ class PgvectorStore:
             return dict(self._do("SELECT id, {digest} FROM {} WHERE {source} = %s", values=(source,)))
 
     def sources(self, ids: Sequence[str]) -> Mapping[str, str | None]:
+        for name in ids:
+            if "\0" in name:  # under another id, the next run would not find the row again
+                raise OutputError(f"the id {name!r} has the character NUL, which PostgreSQL does not take")
         with self._asking():
-            return dict(self._do("SELECT id, {source} FROM {} WHERE id = ANY(%s)", values=(self._plain(ids),)))
+            return dict(self._do("SELECT id, {source} FROM {} WHERE id = ANY(%s)", values=(list(ids),)))
 
     def upsert(self, rows: Sequence[Row], vectors: Vectors, source: str) -> None:
-        names = [Identifier(name) for name in ("id", "text", *rows[0].fields, SOURCE, DIGEST, VECTOR)]
+        # psycopg takes a % for a placeholder in names too.
+        columns = ("id", "text", *rows[0].fields, SOURCE, DIGEST, VECTOR)
+        names = [Identifier(name.replace("%", "%%")) for name in columns]
         query = SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT (id) DO UPDATE SET {}").format(
             self._table,
             SQL(", ").join(names),
@@ -94,7 +99,7 @@ class PgvectorStore:
             SQL(", ").join(SQL("{0} = EXCLUDED.{0}").format(name) for name in names[1:]),
         )
         values = [
-            [*self._plain((row.id, row.text, *row.fields.values())), source, row.digest, self._vector(vector)]
+            [row.id, *self._plain((row.text, *row.fields.values())), source, row.digest, self._vector(vector)]
             for row, vector in zip(rows, vectors, strict=True)
         ]
         with self._asking(), self._connection.transaction(), self._connection.cursor() as cursor:
@@ -102,7 +107,7 @@ class PgvectorStore:
 
     def delete(self, ids: Sequence[str]) -> None:
         with self._asking():
-            self._do("DELETE FROM {} WHERE id = ANY(%s)", values=(self._plain(ids),))
+            self._do("DELETE FROM {} WHERE id = ANY(%s)", values=(list(ids),))
 
     def finish(self) -> Sequence[str]:
         notes = []
@@ -150,14 +155,11 @@ class PgvectorStore:
         return HalfVector(vector) if self._type == "halfvec" else vector
 
     def _plain(self, values: Iterable[Value]) -> list[Value]:
-        """The values without the character NUL, which no text of PostgreSQL has."""
-        found: list[Value] = []
-        for value in values:
-            if isinstance(value, str) and "\0" in value:
-                self._n_without_nul += 1
-                value = value.replace("\0", "\u2400")
-            found.append(value)
-        return found
+        """The values of a row without the character NUL, which no text of PostgreSQL has."""
+        given = list(values)
+        plain = [value.replace("\0", "\u2400") if isinstance(value, str) else value for value in given]
+        self._n_without_nul += plain != given
+        return plain
 
     def _asking(self) -> AbstractContextManager[None]:
         return in_a_sentence(self._address, psycopg.Error, ValueError)

@@ -81,8 +81,14 @@ class RedisStore:
         return found
 
     def sources(self, ids: Sequence[str]) -> Mapping[str, str | None]:
-        values = self._values([self._key(name) for name in ids], SOURCE, "id")
-        return {name: of for name, (of, there) in zip(ids, values, strict=True) if not (of is there is None)}
+        with self._asking():
+            pipeline = self._client.pipeline(transaction=False)
+            for name in ids:  # hashes of other programs may have any fields
+                pipeline.exists(self._key(name))
+                pipeline.hget(self._key(name), SOURCE)
+            answers = iter(pipeline.execute())
+        found = zip(ids, answers, answers, strict=True)
+        return {name: None if of is None else of.decode("utf-8") for name, is_there, of in found if is_there}
 
     def upsert(self, rows: Sequence[Row], vectors: Vectors, source: str) -> None:
         with self._asking():

@@ -60,8 +60,11 @@ def in_a_sentence(address: StoreAddress, *errors: type[Exception], advice: str =
     except Q3EError:  # some are ValueErrors too
         raise
     except errors as error:
-        # Milvus' errors have their sentence in `message`, and in str() their class and number around it.
-        said = " ".join(str(getattr(error, "message", "") or error).split()) or type(error).__name__
+        # Milvus' errors have their sentence in `message`, and in str() their class and number around it. Those of
+        # Chroma have a method of that name.
+        message = getattr(error, "message", "")
+        said = message if isinstance(message, str) and message else str(error)
+        said = " ".join(said.split()) or type(error).__name__
         if address.password:
             said = said.replace(address.password, "***").replace(address.parts.password or "***", "***")
         raise OutputError(f"cannot use {address}: {said}{advice}") from None

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from q3e_local import EmbedBatches
+from q3e_local.batches.kinds import arrow_values
 from q3e_local.cli.writing.record import cell
 from q3e_local.errors import Q3EError, SpaceMismatchError
 
@@ -135,11 +136,22 @@ def _embedded(job: Job, partition: Partition) -> Done:
     with _Attempt(job, partition) as attempt:
         for rows in _rows(job, partition):
             attempt.write(rows, embed({job.column: rows.texts}))
+        _check_unchanged(job, partition)
         seconds = round(time.monotonic() - began, 3)
         process = f"{socket.gethostname()}:{os.getpid()}"
         done = Done(partition.name, attempt.n_vectors, attempt.n_rejected, seconds, process)
         attempt.land(done)
     return done
+
+
+def _check_unchanged(job: Job, partition: Partition) -> None:
+    """Raise OSError where the file is not the one that was cut into partitions: its rows have moved.
+
+    Whole seconds are compared: some S3 servers give those alone for a single file, and more in a list of files.
+    """
+    info = job.input_system.get_file_info(partition.file)
+    if (info.size, str(info.mtime_ns)[:-9]) != (partition.size, partition.modified[:-9]):
+        raise OSError("was changed while the job ran; run it again once nothing writes to the file")
 
 
 def done_before(job: Job, name: str) -> tuple[Partition, Done] | None:
@@ -231,7 +243,7 @@ def is_parquet(path: str) -> bool:
 
 
 def _parquet(file: Any, job: Job, partition: Partition) -> Iterator[_Rows]:
-    """Row groups are read that have rows of the partition, and of these all rows up to the last."""
+    """Row groups are read that have rows of the partition, and of these all rows up to the last of the partition."""
     parquet = pq.ParquetFile(file)
     columns, first = [*job.keep.names, job.column], 0
     for name in columns:
@@ -245,10 +257,12 @@ def _parquet(file: Any, job: Job, partition: Partition) -> Iterator[_Rows]:
                 start, end = max(partition.start - row, 0), min(partition.end - row, batch.num_rows)
                 if start < end:
                     table = pa.Table.from_batches([batch.slice(start, end - start)])
-                    texts = table.column(job.column).to_pylist()
+                    texts = arrow_values(table.column(job.column))
                     places = list(range(row + start + 1, row + end + 1))
                     yield _Rows(places, texts, table.select(job.keep.names).cast(job.keep), [])
                 row += batch.num_rows
+                if row >= partition.end:
+                    break
         first += n_rows
 
 
@@ -264,6 +278,8 @@ def _json_lines(file: io.BufferedReader, job: Job, partition: Partition) -> Iter
         broken: list[dict[str, Any]] = []
         while place < partition.end and len(places) + len(broken) < _ROWS:
             line = file.readline()
+            if not line:
+                raise OSError(f"ends at byte {place:,}, and had {partition.size:,} when the job was planned")
             record, problem = _record(line)
             if record is not None:
                 places.append(place)
@@ -291,7 +307,9 @@ def _record(line: bytes) -> tuple[dict[str, Any] | None, str | None]:
 
 
 def _shown(value: Any) -> str | None:
-    """A value as text: a string as it is, everything else as JSON writes it."""
+    """A value as text: a string as it is, bytes as far as they are UTF-8, everything else as JSON writes it."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
     return None if value is None else cell(value)
 
 

@@ -9,6 +9,7 @@ import json
 import re
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from typing import Any
 import click
 import pyarrow as pa
 import pyarrow.parquet as pq
-from partitions import EMBEDDING, TRUNCATED, UNFINISHED, Done, Job, Partition, done_before, is_parquet
+from partitions import EMBEDDING, TRUNCATED, UNFINISHED, VECTORS, Done, Job, Partition, done_before, is_parquet
 from pyarrow import fs
 
 from q3e_local import DEFAULT_MODEL
@@ -98,7 +99,7 @@ def run(
             plan = begun(plan, space)
             sys.exit(finished(plan, compute(plan)))
         sys.exit(finished(plan, ()))
-    except Q3EError as error:
+    except (Q3EError, OSError, pa.ArrowException) as error:
         sys.exit(f"error: {error}")
 
 
@@ -107,10 +108,15 @@ def planned(
 ) -> Plan:
     """Read the inputs' footers and sizes, and what an earlier run left in the output. `options` are Job's.
 
-    Raises InputError for inputs that are not there or have no such column, OptionError for an output that was begun
-    with other settings, OutputError for inputs that were changed since.
+    Raises InputError for inputs that are not there or have no such column, OptionError for an output inside the
+    inputs and for one that was begun with other settings, OutputError for inputs that were changed since.
     """
     (input_system, root), (output_system, folder) = _system(source), _system(output)
+    to, of = _plain(output_system, folder), _plain(input_system, root)
+    if input_system == output_system and f"{to}/".startswith(f"{of}/"):
+        raise OptionError(
+            f"{output} is inside {source}, where the next run would take vectors for inputs; take another output"
+        )
     files = _files(input_system, root)
     schema = _kept(input_system, files[0].path, column, keep)
     job = Job(input_system, output_system, folder, column=column, keep=schema, **options)
@@ -124,12 +130,18 @@ def planned(
     with ThreadPoolExecutor(_READERS) as pool:
         cut = pool.map(lambda file: _partitions(input_system, root, file, column, n_bytes), files)
         partitions = [partition for some in cut for partition in some]
-        earlier = [found for found in pool.map(lambda each: done_before(job, each.name), partitions) if found]
-    now = {each.name: each for each in partitions}
+        now = {each.name: each for each in partitions}
+        landed = _landed(job)
+        earlier = [found for found in pool.map(lambda name: done_before(job, name), landed) if found]
+    inputs = {file.path for file in files}
+    gone = [partition for partition, _ in earlier if partition.file not in inputs]
     for partition, _ in earlier:
-        if partition != now[partition.name]:
+        if partition.file in inputs and partition != now.get(partition.name):
             raise OutputError(f"{partition.file} was changed since {output} was begun; take another output")
-    return Plan(job, settings, partitions, [done for _, done in earlier])
+    if gone:
+        parts = counted(len(gone), "partition stays", "partitions stay")
+        _say(f"{parts} in {output} of files that are not among the inputs any more, such as {gone[0].file}")
+    return Plan(job, settings, partitions, [done for partition, done in earlier if partition.name in now])
 
 
 def begun(plan: Plan, space: str) -> Plan:
@@ -144,9 +156,11 @@ def begun(plan: Plan, space: str) -> Plan:
             f"the workers' vectors are of the space {space}, those in {job.output} of {before}; take the earlier "
             "run's model, or another output"
         )
-    job.output_system.create_dir(job.output, recursive=True)
-    with job.output_system.open_output_stream(f"{job.output}/{_SETTINGS}") as stream:
+    job.output_system.create_dir(f"{job.output}/{UNFINISHED}", recursive=True)
+    partial = f"{job.output}/{UNFINISHED}/{uuid.uuid4().hex}-{_SETTINGS}"
+    with job.output_system.open_output_stream(partial) as stream:
         stream.write(json.dumps(plan.settings | {"space": space}, indent=1).encode())
+    job.output_system.move(partial, f"{job.output}/{_SETTINGS}")
     return replace(plan, job=job)
 
 
@@ -182,6 +196,11 @@ def _system(place: str) -> tuple[fs.FileSystem, str]:
         return fs.FileSystem.from_uri(place if "://" in place else str(Path(place).absolute()))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise OptionError(f"{place} is no place for files: {error}") from None
+
+
+def _plain(system: fs.FileSystem, path: str) -> str:
+    """A path by which two are compared: on this machine without links and `..`."""
+    return Path(path).resolve().as_posix() if isinstance(system, fs.LocalFileSystem) else path
 
 
 def _files(system: fs.FileSystem, root: str) -> list[fs.FileInfo]:
@@ -258,14 +277,24 @@ def _reading(path: str, read: Callable[[], Any]) -> Any:
         raise InputError(f"{path} cannot be read as Parquet: {error}") from None
 
 
+def _landed(job: Job) -> list[str]:
+    """The names of the partitions whose vectors are in the output."""
+    selector = fs.FileSelector(f"{job.output}/{VECTORS}", allow_not_found=True)
+    names = [each.base_name for each in job.output_system.get_file_info(selector) if each.is_file]
+    return sorted(name.removesuffix(".parquet") for name in names if name.endswith(".parquet"))
+
+
 def _settings(job: Job) -> dict[str, Any]:
-    """What an earlier run wrote down; nothing where this is the first."""
+    """What an earlier run wrote down; nothing where this is the first. Raises OutputError for what no run wrote."""
     try:
         with job.output_system.open_input_file(f"{job.output}/{_SETTINGS}") as file:
-            settings: dict[str, Any] = json.loads(file.read())
-            return settings
+            return dict(json.loads(file.read()))
     except FileNotFoundError:
         return {}
+    except (TypeError, ValueError) as error:
+        raise OutputError(
+            f"{job.output}/{_SETTINGS} is not what a job wrote there: {error}; take another output"
+        ) from None
 
 
 def _say(line: str) -> None:

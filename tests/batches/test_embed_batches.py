@@ -19,7 +19,7 @@ from q3e_local.server.settings import ServerSettings
 
 TEXTS = ["The neighbour fed the cat.", None, " \n", "cat" * 20, b"cat", "Prices fell in May."]
 REASONS = [None, "is missing", "is blank", "has 21 tokens, the limit is 12; truncate it or split it",
-           "a text must be a str, got bytes", None]  # fmt: skip
+           "is not text in UTF-8 but bytes", None]  # fmt: skip
 
 
 def test_a_text_without_a_vector_has_a_null_and_the_reason():

@@ -11,7 +11,7 @@ import pytest
 from command import expected
 
 from q3e_local import EmbedBatches
-from q3e_local.errors import OptionError
+from q3e_local.errors import InvalidTextError, OptionError
 
 TEXTS = ["The neighbour fed the cat.", "邻居喂了猫。", "Prices fell in May."]
 VECTORS = expected(TEXTS, dim=64).vectors
@@ -108,3 +108,16 @@ def test_what_is_no_batch_is_told():
         embed()("a text")
     with pytest.raises(OptionError, match="column 'text' of the batch is one text; put it in a list"):
         embed()({"text": "a text"})
+
+
+@pytest.mark.parametrize("kind", ["string", "large_string", "dictionary"])
+def test_a_string_of_arrow_that_is_not_utf_8_has_no_vector_and_the_others_have(kind):
+    # Files may have such strings: Arrow reads them without a look, and raises where Python wants one.
+    raw = pa.array([b"cat", b"d\xffg", None], pa.binary() if kind != "large_string" else pa.large_binary())
+    strings = pa.Array.from_buffers(pa.large_string() if kind == "large_string" else pa.string(), 3, raw.buffers())
+    if kind == "dictionary":
+        strings = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2]), strings)
+    made = EmbedBatches("demo", errors="null")(pa.table({"text": strings}))
+    assert made.column("embedding_error").to_pylist() == [None, "is not text in UTF-8 but bytes", "is missing"]
+    with pytest.raises(InvalidTextError, match=r"is not text in UTF-8 but bytes.*row 1 of 'text'"):
+        EmbedBatches("demo")(pa.table({"text": strings}))

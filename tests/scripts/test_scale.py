@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -277,3 +278,88 @@ def test_inputs_that_are_none_are_told(rows, capsys):
 def test_a_name_that_the_output_has_is_refused(lines):
     with pytest.raises(OptionError, match="the output has a column 'embedding' of its own"):
         lines.planned(keep=("embedding",))
+
+
+def test_a_file_that_shrinks_while_the_job_runs_fails_its_partition_and_nothing_waits(lines):
+    plan = lines.begun()
+    lines.source.write_bytes(b"\n".join(LINES[:2]))
+    done = lines.partitions.embed_partition(plan.job, plan.partitions[0])
+    assert "corpus.jsonl" in done.failure
+    assert "ends at byte" in done.failure
+    assert [*(lines.output / "vectors").iterdir()] == [*(lines.output / "unfinished").iterdir()] == []
+
+
+def test_a_file_that_is_edited_while_the_job_runs_fails_its_partition(lines):
+    plan = lines.begun()
+    lines.source.write_bytes(b"\n".join(reversed(LINES)))
+    os.utime(lines.source, (1, 1))
+    done = lines.partitions.embed_partition(plan.job, plan.partitions[0])
+    assert "was changed while the job ran" in done.failure
+    assert [*(lines.output / "vectors").iterdir()] == []
+
+
+def test_a_file_whose_parts_are_others_since_it_was_edited_is_refused(rows):
+    plan = rows.begun(partition_mb=0.00006)
+    last = next(each for each in reversed(plan.partitions) if "more" not in each.file)
+    rows.partitions.embed_partition(plan.job, last)
+    table = pq.read_table(rows.source / "a.parquet")
+    pq.write_table(pa.concat_tables([table.slice(0, 2)] * 2), rows.source / "a.parquet")
+    assert last.name not in {each.name for each in rows.plan._partitions(*_whole(rows), "text", 60)}
+    with pytest.raises(OutputError, match=r"a.parquet was changed since .*out was begun; take another output"):
+        rows.planned(partition_mb=0.00006)
+
+
+def _whole(rows: Jobs):
+    system = pa.fs.LocalFileSystem()
+    return system, str(rows.source), system.get_file_info(str(rows.source / "a.parquet"))
+
+
+def test_vectors_of_inputs_that_are_gone_are_told_and_not_counted(rows, capsys):
+    rows.run()
+    (rows.source / "a.parquet").unlink()
+    capsys.readouterr()
+    assert rows.run() == 0
+    said = capsys.readouterr().err
+    where = rows.source / "a.parquet"
+    assert (
+        f"1 partition stays in {rows.output} of files that are not among the inputs any more, such as {where}" in said
+    )
+    assert "9 vectors, 1 texts set aside" in said
+
+
+def test_an_output_inside_the_inputs_is_refused_whose_vectors_would_be_inputs(rows):
+    (rows.source.parent / "link").symlink_to(rows.source)
+    for folder in (rows.source / "more", rows.source.parent / "link"):
+        rows.output = folder / "out"
+        with pytest.raises(
+            OptionError, match=r"is inside .*corpus, where the next run would take vectors for inputs"
+        ):
+            rows.planned()
+    rows.output = rows.source / ".." / "corpus-out"
+    assert rows.run() == 0
+
+
+def test_a_text_that_is_not_utf_8_is_set_aside(lines):
+    lines.source = lines.source.with_name("corpus.parquet")
+    raw = pa.array([b"good", b"b\xffd", None], pa.binary())
+    strings = pa.Array.from_buffers(pa.string(), 3, raw.buffers())
+    pq.write_table(pa.table({"text": strings}), lines.source)
+    assert lines.run() == 0
+    assert lines.vectors().column("text").to_pylist() == ["good"]
+    assert lines.rejected() == [(2, "is not text in UTF-8 but bytes", "b\ufffdd"), (3, "is missing", None)]
+
+
+@pytest.mark.parametrize("settings", [b'{"col', b"", b"[1]"])
+def test_settings_that_no_job_wrote_are_told(lines, settings):
+    lines.run()
+    (lines.output / "job.json").write_bytes(settings)
+    with pytest.raises(OutputError, match=r"job.json is not what a job wrote there: .*; take another output"):
+        lines.planned()
+
+
+def test_an_output_that_cannot_be_written_is_one_sentence(lines):
+    options = {"column": "text", "keep": (), "partition_mb": 1.0, **OPTIONS}
+    (lines.output.parent / "file").write_text("no folder")
+    output = str(lines.output.parent / "file" / "out")
+    with pytest.raises(SystemExit, match=r"error: .*file"):
+        lines.plan.run(lines.partitions.space_of, lambda plan: [], str(lines.source), output, **options)

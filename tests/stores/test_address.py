@@ -87,7 +87,13 @@ def test_a_password_is_known_and_not_shown(text, password):
 
 
 def test_an_address_that_cannot_be_read_is_told_without_its_password():
-    for text in ("postgresql://me:hunter2@[h/db", "qdrant://me:hunter2@h:x", "ftp://me:hunter2@h"):
+    for text in (
+        "postgresql://me:hunter2@[h/db",
+        "qdrant://me:hunter2@h:x",
+        "ftp://me:hunter2@h",
+        "postgresql://me:1/hunter2@h/db",
+        "postgresql://me:1#hunter2@h/db",
+    ):
         with pytest.raises(OptionError) as caught:
             parse(text)
         assert "hunter2" not in str(caught.value)

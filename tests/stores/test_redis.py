@@ -55,6 +55,10 @@ class WithSearch(FakeRedis):
             case b"HMGET":
                 found = self.hashes.get(given[0], {})
                 return encoded([found.get(field) for field in given[1:]])
+            case b"HGET":
+                return encoded(self.hashes.get(given[0], {}).get(given[1]))
+            case b"EXISTS":
+                return b":%d\r\n" % sum(key in self.hashes for key in given)
             case b"DEL":
                 return b":%d\r\n" % sum(self.hashes.pop(key, None) is not None for key in given)
             case b"SCAN":
@@ -122,6 +126,15 @@ def empty_index(folder: Path) -> Path:
     with Database.create(path, space(32)):
         pass
     return path
+
+
+def test_a_hash_of_another_program_is_left_alone_whatever_its_fields_are(case, tmp_path):
+    case.server.hashes[b"notes:it's"] = {b"title": b"An order", b"body": b"of somebody else"}
+    path = tmp_path / "notes.q3e"
+    store_contract.make_index(path)
+    with pytest.raises(OutputError, match=r"has rows with the ids \"it's\" that this export did not put there"):
+        store_contract.export(path, case.address)
+    assert case.server.hashes[b"notes:it's"] == {b"title": b"An order", b"body": b"of somebody else"}
 
 
 def test_a_server_without_the_module_says_so(tmp_path):

