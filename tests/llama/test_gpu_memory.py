@@ -328,6 +328,25 @@ def test_when_nothing_helps_the_error_has_the_figures_of_the_machine(f32, sequen
         hold(engine.decode([sequences[9]]), expected[9])
 
 
+def test_a_proof_of_the_tap_that_is_refused_memory_takes_layers_away_and_not_the_tap(
+    f32, sequences, expected, monkeypatch, loads, caplog
+):
+    pretend(monkeypatch, device())
+    decode = PoolingContext.decode
+
+    def refused(self: PoolingContext, *arguments: Any) -> Any:
+        if loads[-1]:
+            raise binding.NativeError("llama_decode answered -2: failed to allocate compute buffers")
+        return decode(self, *arguments)
+
+    monkeypatch.setattr(PoolingContext, "decode", refused)
+    with LlamaEngine(f32, small()) as engine:
+        assert (engine.on_gpu, engine.tap) == (False, True)
+        hold(engine.decode([sequences[9]]), expected[9])
+    assert loads == [4, 2, 0]
+    assert all("to prove the hidden-state tap" in line for line in warnings(caplog))
+
+
 def test_a_model_that_could_not_be_loaded_anew_is_loaded_when_there_is_memory_again(
     f32, sequences, expected, monkeypatch
 ):

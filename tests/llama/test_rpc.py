@@ -98,8 +98,9 @@ def test_what_each_of_two_devices_holds_is_what_llama_cpp_says_of_its_weights(f3
     with caplog.at_level(logging.DEBUG, "q3e_local.llama"), LlamaEngine(f32, small()) as engine:
         placement, context = engine.placement, engine._loaded.contexts.batch.plan
         before = [each.free_bytes for each in placement.devices]
+        only(*(replace(each, free_bytes=each.free_bytes - 1000) for each in placement.devices))
         assert [each.name for each in engine.look().devices] == [each.name for each in placement.devices]
-        assert [each.free_bytes for each in engine.placement.devices] != before  # which this test made up
+        assert [each.free_bytes for each in engine.placement.devices] == [free - 1000 for free in before]
         assert engine.placement.shares == placement.shares
     said = {
         of[1]: float(of[2]) * 2**20
