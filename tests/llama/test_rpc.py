@@ -105,12 +105,12 @@ def test_what_each_of_two_devices_holds_is_what_llama_cpp_says_of_its_weights(f3
     said = {
         of[1]: float(of[2]) * 2**20
         for record in caplog.records
-        if (of := re.search(r"\b(RPC\d+)\S* +model buffer size = +([\d.]+) MiB", record.getMessage()))
+        if (of := re.search(r"\bRPC\d+\[(\S+)\] +model buffer size = +([\d.]+) MiB", record.getMessage()))
     }
     compute = replace(context, kv_on_gpu=False).device_bytes(info, 1)
     in_cells = (context.device_bytes(info, info.n_layer) - compute) / info.n_layer
     for (device, share), fields in zip(placement.takes, placement.fields()["devices"], strict=True):
-        assert share - compute - fields["layers"] * in_cells == pytest.approx(said[device.name], rel=0.02)
+        assert share - compute - fields["layers"] * in_cells == pytest.approx(said[device.description], rel=0.02)
 
 
 def test_without_layers_there_nothing_is_sent_to_a_device(tiny_gguf, eos_id, only, monkeypatch, caplog):
