@@ -144,16 +144,12 @@ def _config(options: dict[str, Any]) -> EngineConfig:
 
 def _engine(located: Located, config: EngineConfig, kind: ModelKind, make: MakeEngine | None) -> Engine:
     """The engine of a model, which must be of this kind. Call it last: importing llama.cpp takes a while."""
-    from q3e_local.errors import EngineError
+    from q3e_local.llama import library
     from q3e_local.models.kinds import check_file
 
     check_file(located, kind)
     if make is not None:
         return make(located.path, config, kind)
-    try:
+    with library.importing():
         from q3e_local.llama.engine import LlamaEngine
-    except (ImportError, OSError, RuntimeError) as error:
-        raise EngineError(
-            f"llama.cpp cannot be loaded: {error}; install llama-cpp-python==0.3.36 anew, built on this machine"
-        ) from error
     return LlamaEngine(located.path, config, kind=kind)

@@ -124,12 +124,18 @@ class EngineOnGpu(FaultyEngine):
 
 
 def open_on_gpu(path: Path, config: EngineConfig) -> EngineOnGpu:
-    """Each process adds a line with its layers to `<path>.tries`. In a file `full`, no layer can be loaded there."""
+    """Each process adds a line with its layers to `<path>.tries`. In a file `full`, no layer can be loaded there.
+
+    A file `replaced` is another one by the time that fewer than all layers are loaded there.
+    """
     engine = EngineOnGpu(path, config)
     with path.with_suffix(".tries").open("a", encoding="ascii") as tries:
         tries.write(f"{engine.placement.n_on_gpu} {engine.n_batch}\n")
-    if path.read_text(encoding="ascii") == "full" and engine.placement.on_gpu:
+    content = path.read_text(encoding="ascii")
+    if content == "full" and engine.placement.on_gpu:
         os.abort()
+    if content == "replaced" and not engine.placement.all_on_gpu:
+        engine.digest = content * 8
     return engine
 
 

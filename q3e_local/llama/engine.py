@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from q3e_local.errors import BadVectorError, EngineError, GpuMemoryError, ModelF
 from q3e_local.gguf.model_file import inspect
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.gguf.rows import difference
-from q3e_local.llama.contexts import explaining, refusals
+from q3e_local.llama.contexts import Contexts, explaining, refusals
 from q3e_local.llama.kernels import in_use
 from q3e_local.llama.kernels.choice import Taken
 from q3e_local.llama.loading import LoadedModel, load
@@ -34,6 +35,8 @@ from q3e_local.llama.settings.placement import Placement, ram_bytes
 from q3e_local.llama.thread_trials import ThreadTrials
 
 _POLL_S = 0.1  # until closing is noticed
+
+Compute = Callable[[Sequence[Sequence[int]], Sequence[int] | None], NDArray[np.float32]]
 
 
 class _LoadedAnewError(Exception):
@@ -137,6 +140,7 @@ class LlamaEngine:
         return machine.peak_memory()
 
     def tokenize(self, text: str) -> list[int]:
+        self._load_what_is_lost()
         with self._tokenizing:
             return self._open().weights.tokenize(text.encode("utf-8"))
 
@@ -152,6 +156,7 @@ class LlamaEngine:
         for ids in runs:
             if ids and not 0 <= min(ids) <= max(ids) < self.n_vocab:
                 raise OptionError(f"token ids are between 0 and {self.n_vocab - 1}, got {min(ids)} to {max(ids)}")
+        self._load_what_is_lost()
         with self._tokenizing:
             return [self._open().weights.detokenize(ids) for ids in runs]
 
@@ -176,11 +181,24 @@ class LlamaEngine:
                 raise EngineError(f"a sequence must be ids below {self.n_vocab} that end with {self.eos_id}")
             if len(ids) > self.n_ctx_max:
                 raise EngineError(f"a sequence of {len(ids)} tokens is longer than the {self.n_ctx_max} that fit")
-        if len(sequences) == 1 and len(sequences[0]) > self.n_batch:
-            pooled = self._decode_long(sequences[0], on_piece)
+        compute = partial(self._decode_at_once, on_piece=on_piece)
+        if len(sequences) > 1 and self.n_batch < (self.config.n_batch or 0):
+            # A GPU had memory for smaller batches only than were asked for, and callers may fill those.
+            pooled = self._decode_apart(sequences, n_prefix or [0] * len(sequences), compute)
         else:
-            pooled = self._owner.batch(self._decode, sequences, n_prefix)
+            pooled = compute(sequences, n_prefix)
         return pooled if self._answer is None else (pooled @ self._answer).astype(np.float32)
+
+    def _decode_at_once(
+        self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None, on_piece: Callable[[int], None]
+    ) -> NDArray[np.float32]:
+        """The pooled vectors of a batch, or of one text that is longer."""
+        if len(sequences) == 1 and len(sequences[0]) > self.n_batch:
+            return self._decode_long(sequences[0], on_piece)
+        try:
+            return self._owner.batch(self._decode, sequences, n_prefix)
+        except GpuMemoryError:  # between two layers of a long text, where the model cannot be loaded anew
+            return self._owner.do(self._decode, sequences, n_prefix)
 
     def _decode_long(self, ids: Sequence[int], on_piece: Callable[[int], None]) -> NDArray[np.float32]:
         """In pieces; between two of them, and between their layers, batches of other callers are computed."""
@@ -197,6 +215,18 @@ class LlamaEngine:
                     self._owner.do(self._fewer_layers, error, len(ids))
                 except _LoadedAnewError:
                     continue
+
+    def _decode_apart(
+        self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int], compute: Compute
+    ) -> NDArray[np.float32]:
+        """Sequences that do not fit one batch, in several."""
+        pooled = np.empty((len(sequences), self.info.n_embd), np.float32)
+        for rows, _ in pack(sequences, n_prefix, self.n_batch, self.n_seq_max):
+            try:
+                pooled[rows] = compute([sequences[row] for row in rows], [n_prefix[row] for row in rows])
+            except BadVectorError as error:
+                raise BadVectorError(error.message, rows[error.index]) from None
+        return pooled
 
     def use(self, settings: Settings) -> None:
         """Go on with other threads or batches. The weights stay as they were loaded."""
@@ -225,19 +255,37 @@ class LlamaEngine:
             return []
         return other_threads(machine.physical_cores(), machine.logical_cpus())
 
+    def _load_what_is_lost(self) -> None:
+        if self._open().is_lost:
+            self._owner.do(self._contexts)
+
     # On the owner's thread from here on.
+
+    def _contexts(self) -> Contexts:
+        """The contexts, after the model was loaded once more where loading it anew had failed."""
+        loaded = self._open()
+        if loaded.is_lost:
+            with self._no_tokenizing():
+                loaded.load_again()
+        return loaded.contexts
+
+    @contextmanager
+    def _no_tokenizing(self) -> Iterator[None]:
+        """While weights change: they also translate texts into ids."""
+        # Who closes the engine holds this lock, and waits for this thread.
+        while not self._tokenizing.acquire(timeout=_POLL_S):
+            self._owner.go_on()
+        try:
+            yield
+        finally:
+            self._tokenizing.release()
 
     def _fewer_layers(self, error: GpuMemoryError, n_tokens: int = 0) -> None:
         """Compute on with fewer layers on the GPU. Raises `error` in the middle of a long text's piece."""
         if self._owner.is_letting_in:
             raise error
-        # The weights also translate texts into ids. Who closes the engine holds this lock, and waits for this thread.
-        while not self._tokenizing.acquire(timeout=_POLL_S):
-            self._owner.go_on()
-        try:
+        with self._no_tokenizing():
             self._open().fewer_layers(error, n_tokens)
-        finally:
-            self._tokenizing.release()
 
     def _decode(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None) -> NDArray[np.float32]:
         while True:
@@ -250,8 +298,9 @@ class LlamaEngine:
         self._owner.go_on()
         n_tokens = sum(map(len, sequences))
         if not self.tap and n_tokens > self.n_batch:
-            return self._decode_apart(sequences)
-        contexts = self._open().contexts
+            # From shared prefixes llama.cpp's pooling would not gain.
+            return self._decode_apart(sequences, [0] * len(sequences), self._decode)
+        contexts = self._contexts()
         # subtle: Ctrl-C gives up the lock of a long text, while its piece is computed to the end.
         contexts.passed(long_at_work=self._one_long.is_taken or self._owner.is_letting_in)
         compute = partial(contexts.batch.decode, sequences, n_prefix, self._owner.go_on)
@@ -263,19 +312,9 @@ class LlamaEngine:
             explaining.info("%s: %s", self.info.path.stem, self.settings.explained("n_threads"))
         return contexts.sounded(contexts.batch, vectors, sequences, self._owner.go_on)
 
-    def _decode_apart(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Sequences that fit a batch only by sharing prefixes, from which llama.cpp's pooling would not gain."""
-        pooled = np.empty((len(sequences), self.info.n_embd), np.float32)
-        for rows, _ in pack(sequences, [0] * len(sequences), self.n_batch, self.n_seq_max):
-            try:
-                pooled[rows] = self._decode([sequences[row] for row in rows], None)
-            except BadVectorError as error:
-                raise BadVectorError(error.message, rows[error.index]) from None
-        return pooled
-
     def _begin_long(self, ids: Sequence[int]) -> tuple[PoolingContext, int]:
         self._owner.go_on()
-        context = self._open().contexts.long(len(ids), self.n_ctx_max)
+        context = self._contexts().long(len(ids), self.n_ctx_max)
         return context, context.begin(ids)
 
     def _piece(self, context: PoolingContext, ids: Sequence[int], start: int) -> int:
@@ -289,10 +328,10 @@ class LlamaEngine:
         self._check_same(context)
         with refusals("compute this text", on_gpu=self.on_gpu):
             vectors = context.taken(1)
-        return self._open().contexts.sounded(context, vectors, [ids], self._owner.go_on)
+        return self._contexts().sounded(context, vectors, [ids], self._owner.go_on)
 
     def _check_same(self, context: PoolingContext) -> None:
-        if context is not self._open().contexts.latest_long:
+        if context is not self._contexts().latest_long:
             raise _LoadedAnewError
 
     def _open(self) -> LoadedModel:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.gguf.model_file import ModelInfo
+from q3e_local.llama import library
 from q3e_local.llama.child import Child
 from q3e_local.llama.settings import kept
 from q3e_local.llama.settings.defaults import N_BATCH_ON_GPU
@@ -50,6 +51,7 @@ class _Asked:
     """llama.cpp, in the child."""
 
     def devices(self) -> list[Device]:
-        from q3e_local.llama import devices
+        with library.importing():
+            from q3e_local.llama import devices
 
         return devices.devices()

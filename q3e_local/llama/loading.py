@@ -100,6 +100,7 @@ class LoadedModel:
         self.settings = self._settled()
         self._weights: binding.Weights | None = None
         self._contexts: Contexts | None = None
+        self._is_closed = False
         self._load_where_it_fits(may_shrink=True)
 
     @property
@@ -112,6 +113,11 @@ class LoadedModel:
         """Raises EngineError once they are freed."""
         return _there(self._contexts)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing is in memory, because it could not be loaded anew."""
+        return self._contexts is None and not self._is_closed
+
     def look(self) -> None:
         """Ask the devices for the memory that they have free now."""
         if self.placement.on_gpu:
@@ -121,14 +127,23 @@ class LoadedModel:
         """Load anew with fewer layers on the GPU, or none, for a batch or for a text of `n_tokens`.
 
         Raises NotEnoughMemoryError, and leaves all as it is, where the machine has no memory for the text either.
+        What cannot be loaded anew is lost until `load_again`.
         """
         if n_tokens:
             self.contexts.check_on_cpu(n_tokens)
         self._give_up(why)
         self._load_where_it_fits(may_shrink=False)
 
+    def load_again(self) -> None:
+        """Load what is lost, where it was to be. Raises what loading raises, and may be called again then."""
+        self._load_where_it_fits(may_shrink=False)
+
     def free(self) -> None:
-        """Free everything; twice is fine."""
+        """Free everything for good; twice is fine."""
+        self._is_closed = True
+        self._unload()
+
+    def _unload(self) -> None:
         if self._contexts is not None:
             self._contexts.free()
             self._contexts = None
@@ -155,7 +170,7 @@ class LoadedModel:
     def _give_up(self, why: GpuMemoryError) -> None:
         """Free what is there, and plan for fewer layers."""
         before = self.placement
-        self.free()
+        self._unload()
         context = for_batches(self.settings.n_batch, self._config.n_seq_max, self.tap, self._config.kv_type)
         self.placement = fewer(before, self.info, context, devices.again(before.devices))
         logger.warning("%s: %s: %s", self.info.path.stem, self.placement.explained, why)
@@ -182,7 +197,7 @@ class LoadedModel:
                 kv_type=self._config.kv_type, may_shrink=may_shrink,
             )  # fmt: skip
         except BaseException:
-            self.free()
+            self._unload()
             raise
         n_batch = self.contexts.batch.plan.n_batch
         if n_batch < self.settings.n_batch:

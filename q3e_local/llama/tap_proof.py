@@ -53,18 +53,17 @@ def tap_agrees(
     vectors = []
     for tap in (True, False):
         plan = ContextPlan(256, n_batch, len(sequences), tap)
+        context = None
         try:
             context = PoolingContext(model, info, plan, n_threads)
+            vectors.append(context.decode(sequences).astype(np.float64))
         except binding.NativeError as error:
             if model.on_gpu and error.is_memory:
                 raise GpuMemoryError(f"no memory on the GPU to prove the hidden-state tap: {error}") from None
-            return f"no {'tapped' if tap else 'pooled'} context: {error}"
-        try:
-            vectors.append(context.decode(sequences).astype(np.float64))
-        except binding.NativeError as error:
-            return str(error)
+            return str(error) if context is not None else f"no {'tapped' if tap else 'pooled'} context: {error}"
         finally:
-            context.free()
+            if context is not None:
+                context.free()
     tapped, pooled = vectors
     norms = np.linalg.norm(tapped, axis=1) * np.linalg.norm(pooled, axis=1)
     cosines = (tapped * pooled).sum(axis=1) / np.maximum(norms, 1e-30)

@@ -21,11 +21,12 @@ from q3e_local import machine
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import EngineError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.gguf.model_file import inspect
-from q3e_local.llama import binding
+from q3e_local.llama import binding, forecast
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.kernels import in_use
 from q3e_local.llama.settings import kept
 from q3e_local.llama.settings.defaults import Reason, Tuned
+from q3e_local.server.workers.worker import WorkerEngine
 
 # Loading
 
@@ -65,6 +66,17 @@ def test_a_llama_cpp_that_cannot_be_loaded_is_an_error_with_a_way_out(monkeypatc
     monkeypatch.delattr("q3e_local.llama.binding")
     with pytest.raises(EngineError, match=r"llama.cpp cannot be loaded: .*; install llama-cpp-python==0\.3\.36"):
         q3e_local.load("demo")
+
+
+@pytest.mark.parametrize("ask", [lambda path: WorkerEngine(path).load(), lambda path: forecast.devices()])
+def test_a_llama_cpp_that_a_process_of_its_own_cannot_load_is_the_same_error_and_no_traceback(
+    f32, tmp_path, monkeypatch, caplog, ask
+):
+    monkeypatch.setenv("LLAMA_CPP_LIB_PATH", str(tmp_path))  # where no library is
+    monkeypatch.setattr(forecast, "may_offload", lambda: True)
+    with pytest.raises(EngineError, match=r"^llama.cpp cannot be loaded: .* not found; install llama-cpp-python"):
+        ask(f32)
+    assert "Traceback" not in caplog.text
 
 
 def test_the_build_has_the_libraries_that_compute():

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from engines import N_CTX, hold, small
+from engines import N_BATCH, N_CTX, hold, small
 from gpus import device, pretend
+from waiting import until
 
 from q3e_local import machine
 from q3e_local.embedding.engine import EngineConfig
-from q3e_local.errors import GpuMemoryError, ModelFileError, NotEnoughMemoryError, OptionError
+from q3e_local.errors import EngineError, GpuMemoryError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.gguf.model_file import inspect
 from q3e_local.llama import binding
 from q3e_local.llama.engine import LlamaEngine
+from q3e_local.llama.pooling_context import PoolingContext
 from q3e_local.llama.settings.memory import for_batches, for_long, padded
 from q3e_local.llama.settings.placement import device_bytes
 
@@ -323,6 +326,94 @@ def test_when_nothing_helps_the_error_has_the_figures_of_the_machine(f32, sequen
             engine.decode([sequences[N_CTX]])
         assert engine.placement.all_on_gpu  # for the texts that fit
         hold(engine.decode([sequences[9]]), expected[9])
+
+
+def test_a_proof_of_the_tap_that_is_refused_memory_takes_layers_away_and_not_the_tap(
+    f32, sequences, expected, monkeypatch, loads, caplog
+):
+    pretend(monkeypatch, device())
+    decode = PoolingContext.decode
+
+    def refused(self: PoolingContext, *arguments: Any) -> Any:
+        if loads[-1]:
+            raise binding.NativeError("llama_decode answered -2: failed to allocate compute buffers")
+        return decode(self, *arguments)
+
+    monkeypatch.setattr(PoolingContext, "decode", refused)
+    with LlamaEngine(f32, small()) as engine:
+        assert (engine.on_gpu, engine.tap) == (False, True)
+        hold(engine.decode([sequences[9]]), expected[9])
+    assert loads == [4, 2, 0]
+    assert all("to prove the hidden-state tap" in line for line in warnings(caplog))
+
+
+def test_a_model_that_could_not_be_loaded_anew_is_loaded_when_there_is_memory_again(
+    f32, sequences, expected, monkeypatch
+):
+    pretend(monkeypatch, device())
+    decode = binding.Context.decode
+    with LlamaEngine(f32, small()) as engine:
+
+        def refused(self: binding.Context, batch: Any) -> None:
+            if engine.on_gpu:
+                raise binding.NativeError("llama_decode answered -2: failed to allocate compute buffers")
+            decode(self, batch)
+
+        monkeypatch.setattr(binding.Context, "decode", refused)
+        monkeypatch.setattr("q3e_local.llama.loading.tap_is_proved", lambda *_: True)
+        with monkeypatch.context() as patch:
+            patch.setattr(machine, "available_memory", lambda: 10_000)
+            for call in (lambda: engine.decode([sequences[9]]), lambda: engine.tokenize("a text")):
+                with pytest.raises(NotEnoughMemoryError, match=r"0\.0 MB are free"):
+                    call()
+        assert engine.tokenize("a text")
+        hold(engine.decode([sequences[9]]), expected[9])
+        hold(engine.decode([sequences[N_CTX]]), expected[N_CTX])
+    with pytest.raises(EngineError, match="the engine is closed"):
+        engine.tokenize("a text")
+
+
+def test_a_batch_of_the_size_that_was_asked_for_is_computed_where_memory_was_enough_for_a_smaller_one(
+    f32, sequences, expected, refuse, monkeypatch
+):
+    # As a process is asked that replaces one whose callers know the size.
+    pretend(monkeypatch, device())
+    refuse(lambda on_gpu, **options: on_gpu and options["n_batch"] > 256)
+    lengths = [N_CTX, 9, 2 * N_BATCH, N_BATCH, 1, N_CTX - 1]
+    with LlamaEngine(f32, EngineConfig(n_threads=1, n_batch=2048)) as engine:
+        assert (engine.placement.all_on_gpu, engine.n_batch) == (True, 256)
+        vectors = engine.decode([sequences[n] for n in lengths], [0, 0, 1, 1, 0, 0])
+        hold(vectors, [expected[n] for n in lengths])
+        assert engine.placement.all_on_gpu
+
+
+def test_a_batch_that_is_refused_between_two_layers_of_a_long_text_is_computed_after_its_piece(
+    f32, sequences, expected, monkeypatch
+):
+    info = inspect(f32)
+    room = device_bytes(info, for_batches(N_BATCH, 64, tap=True), info.n_layer - 1, 1)
+    pretend(monkeypatch, device(free=(room + (1 << 30)) / 1e9))
+    decode, layer_done, refusals = PoolingContext.decode, PoolingContext._layer_done, []
+    with LlamaEngine(f32, small()) as engine, ThreadPoolExecutor(1) as other:
+        short: list[Any] = []
+
+        def refused(self: PoolingContext, *arguments: Any) -> Any:
+            if engine._owner.is_letting_in:
+                refusals.append(engine.placement.n_on_gpu)
+                raise binding.NativeError("llama_decode answered -2: failed to allocate compute buffers")
+            return decode(self, *arguments)
+
+        def with_another(self: PoolingContext) -> bool:
+            if not short:
+                short.append(other.submit(engine.decode, [sequences[9]]))
+                until(lambda: engine._owner.n_waiting > 0)
+            return layer_done(self)
+
+        monkeypatch.setattr(PoolingContext, "decode", refused)
+        monkeypatch.setattr(PoolingContext, "_layer_done", with_another)
+        hold(engine.decode([sequences[N_CTX]]), expected[N_CTX])
+        hold(short[0].result(20), expected[9])
+    assert refusals == [info.n_layer - 1]
 
 
 # Memory that is the machine's

@@ -97,13 +97,15 @@ def test_what_each_of_two_devices_holds_is_what_llama_cpp_says_of_its_weights(f3
     only(*(replace(each, free_bytes=room * 8 // 7, total_bytes=room * 8 // 7) for each in here))
     with caplog.at_level(logging.DEBUG, "q3e_local.llama"), LlamaEngine(f32, small()) as engine:
         placement, context = engine.placement, engine._loaded.contexts.batch.plan
-        only(*here)  # with the memory that they have in truth
-        assert engine.look().devices == tuple(here)
+        before = [each.free_bytes for each in placement.devices]
+        only(*(replace(each, free_bytes=each.free_bytes - 1000) for each in placement.devices))
+        assert [each.name for each in engine.look().devices] == [each.name for each in placement.devices]
+        assert [each.free_bytes for each in engine.placement.devices] == [free - 1000 for free in before]
         assert engine.placement.shares == placement.shares
     said = {
         of[1]: float(of[2]) * 2**20
         for record in caplog.records
-        if (of := re.search(r"\[(\S+)\] +model buffer size = +([\d.]+) MiB", record.getMessage()))
+        if (of := re.search(r"\bRPC\d+\[(\S+)\] +model buffer size = +([\d.]+) MiB", record.getMessage()))
     }
     compute = replace(context, kv_on_gpu=False).device_bytes(info, 1)
     in_cells = (context.device_bytes(info, info.n_layer) - compute) / info.n_layer

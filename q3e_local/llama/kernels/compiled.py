@@ -23,6 +23,9 @@ SOURCES = Path(__file__).parents[3] / "kernels"
 
 # The build whose private structures kernels/ggml_layout.h describes.
 _COMMIT, _VERSION = "0c1e570", "0.25.3"
+# Where git was missing when llama.cpp was compiled, it does not know its commit. The source of this version of the
+# binding has that one and no other.
+_UNKNOWN, _BINDING = "unknown", "0.3.36"
 _INTERFACE = 2
 _DOOR = (
     "_Z39ggml_backend_cpu_get_extra_buffer_typesv",
@@ -143,7 +146,8 @@ def _check_build() -> None:
         )
     except AttributeError:
         commit = version = "none"
-    if (commit[: len(_COMMIT)], version) != (_COMMIT, _VERSION):
+    is_right = commit.startswith(_COMMIT) or (commit == _UNKNOWN and binding.version() == _BINDING)
+    if not is_right or version != _VERSION:
         raise DoubtError(
             f"they were written for ggml {_VERSION} ({_COMMIT}), this llama.cpp has {version} ({commit})", REBUILD
         )

@@ -178,18 +178,15 @@ def plan(info: ModelInfo, context: ContextPlan, devices: Sequence[Device], n_wan
         return Placement(n_layers, why="as asked" if n_wanted == 0 else "no GPU")
     by_room = sorted(devices, key=lambda device: device.free_bytes if device.total_bytes else 1 << 62, reverse=True)
     n = n_layers if n_wanted is None else min(n_wanted, n_layers)
-    for count in range(1, len(by_room) + 1):
-        some = tuple(by_room[:count])
-        if _fits(info, context, some, n):
-            return _placed(info, context, some, n, "as asked" if n < n_layers else "")
-    everywhere = tuple(by_room)
-    if n_wanted is not None:
-        return _placed(info, context, everywhere, n, "as asked" if n < n_layers else "")
-    n = next((n for n in range(n_layers - 1, 0, -1) if _fits(info, context, everywhere, n)), 0)
-    free = sum(device.free_bytes for device in everywhere) / 1e9
+    some = _fewest(info, context, by_room, n)
+    if some or n_wanted is not None:
+        return _placed(info, context, some or tuple(by_room), n, "as asked" if n < n_layers else "")
+    free = sum(device.free_bytes for device in by_room) / 1e9
     why = f"{device_bytes(info, context, n_layers, 1) / 1e9:.1f} GB are needed for all, {free:.1f} GB are free"
-    placement = _placed(info, context, everywhere, n, why) if n else Placement(n_layers, why=why)
-    return replace(placement, is_short=True)
+    for n in range(n_layers - 1, 0, -1):
+        if some := _fewest(info, context, by_room, n):
+            return replace(_placed(info, context, some, n, why), is_short=True)
+    return Placement(n_layers, why=why, is_short=True)
 
 
 def unless_beaten(placement: Placement, config: EngineConfig, tuned: Tuned | None) -> Placement:
@@ -239,10 +236,22 @@ def ram_bytes(info: ModelInfo, placement: Placement, settings: Settings, n_seq_m
     return info.size_bytes - on_gpu + context.host_bytes(info, n) + (KEPT_BYTES_MAX if tap else 0)
 
 
+def _fewest(info: ModelInfo, context: ContextPlan, by_room: Sequence[Device], n: int) -> tuple[Device, ...]:
+    """The first devices that hold so many layers; none where all of them do not."""
+    firsts = (tuple(by_room[:count]) for count in range(1, len(by_room) + 1))
+    return next((some for some in firsts if _fits(info, context, some, n)), ())
+
+
 def _fits(info: ModelInfo, context: ContextPlan, devices: Sequence[Device], n_on_gpu: int) -> bool:
     rooms = [device.room_bytes for device in devices]
     known = [room for room in rooms if room is not None]
-    return len(known) < len(rooms) or device_bytes(info, context, n_on_gpu, len(devices)) <= sum(known)
+    if len(known) < len(rooms):
+        return True
+    if device_bytes(info, context, n_on_gpu, len(devices)) > sum(known):
+        return False
+    # llama.cpp shares layers out by the memory that is free: a small card may get more than fits beside its buffers.
+    takes = _placed(info, context, tuple(devices), n_on_gpu, "").takes
+    return len(devices) == 1 or all(share <= device.free_bytes for device, share in takes)
 
 
 def _placed(info: ModelInfo, context: ContextPlan, devices: tuple[Device, ...], n: int, why: str) -> Placement:

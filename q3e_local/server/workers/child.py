@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from q3e_local import machine
 from q3e_local.embedding.engine import Engine, EngineConfig
 from q3e_local.gguf.model_kind import ModelKind
+from q3e_local.llama import library
 from q3e_local.llama.child import crossing, relay_log, settle_in
 from q3e_local.llama.kernels.choice import Kernels, Taken
 from q3e_local.llama.settings.defaults import Settings
@@ -87,7 +88,8 @@ def open_llama(
     A reranker that no card vouches for comes with its name in `unproved`, and must put a right answer above a wrong
     one. Raises what loading raises, and WrongModelError where it does not.
     """
-    from q3e_local.llama.engine import LlamaEngine
+    with library.importing():
+        from q3e_local.llama.engine import LlamaEngine
     from q3e_local.reranking.proof import prove
     from q3e_local.reranking.reranker import Reranker
 

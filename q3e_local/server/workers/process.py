@@ -164,8 +164,10 @@ class WorkerProcess:
             return pipe.recv() if pipe.poll() else None
         except (EOFError, OSError):
             return None
-        except BaseException:
-            self._kill()  # interrupted: the next caller would get the answer to this call
+        except BaseException:  # interrupted: the next caller would get the answer to this call
+            # No death to be told: who pressed Ctrl-C knows.
+            self._cause = self._cause or f"the process of {self.name} (pid {self.pid}) ended with an interrupted call"
+            self._kill()
             raise
 
     def _watch(self) -> None:

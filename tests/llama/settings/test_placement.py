@@ -94,6 +94,16 @@ def test_two_cards_hold_what_one_cannot_each_with_buffers_of_its_own():
     assert 0 < plan(MODEL, CONTEXT, third).n_on_gpu < 36
 
 
+def test_a_small_card_beside_a_large_one_is_not_given_more_than_it_has():
+    # Together they have room for all. By free memory the small one gets 3 layers, the projection and its buffers.
+    large, small = card(ALL - 2 * LAYER, "CUDA0"), device("CUDA1", free=0.5, total=0.5)
+    assert needed(36, 2) <= large.room_bytes + small.room_bytes
+    assert small.free_bytes < 3 * LAYER + OUTPUT + COMPUTE
+    placement = plan(MODEL, CONTEXT, [large, small])
+    assert (placement.n_on_gpu, [each.name for each in placement.devices]) == (34, ["CUDA0"])
+    assert placement.is_short
+
+
 def test_a_device_that_does_not_tell_its_memory_gets_all_layers():
     placement = plan(MODEL, CONTEXT, [device(free=0, total=0)])
     assert placement.explained == "36 of 36 layers on NVIDIA GeForce RTX 3060"

@@ -73,6 +73,28 @@ def test_killed_while_working_only_that_call_fails(worker: WorkerEngine, caplog:
 
 
 @posix
+def test_a_call_that_ctrl_c_interrupts_ends_the_process_and_is_no_failure(
+    worker: WorkerEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker.load()
+    pid = worker.pid
+    assert pid is not None
+
+    def interrupt() -> None:
+        until(lambda: "asleep" in caplog.text)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            worker.decode([ids("sleep")])
+    until(lambda: not psutil.pid_exists(pid))
+    assert_answers(worker)
+    assert worker.n_deaths == 0
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@posix
 @pytest.mark.parametrize(("text", "cause"), [("abort", "SIGABRT"), ("exit", "exit code 7"), ("segfault", "SIGSEGV")])
 def test_a_text_that_ends_the_process_fails_with_its_batch(worker: WorkerEngine, text: str, cause: str) -> None:
     with pytest.raises(WorkerDiedError, match=cause):

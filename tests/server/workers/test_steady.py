@@ -18,7 +18,7 @@ from faults import open_on_gpu
 
 from q3e_local.embedding.embedder import Embedder
 from q3e_local.embedding.engine import EngineConfig
-from q3e_local.errors import EngineError
+from q3e_local.errors import EngineError, ModelFileError
 from q3e_local.server.errors import WorkerDiedError
 from q3e_local.server.workers.steady import SteadyEngine
 
@@ -85,8 +85,18 @@ def test_a_model_whose_loading_ends_the_process_is_loaded_on_the_cpu(path, caplo
     with closing(opened(path)) as engine:
         assert seen(engine.decode([ids("abc")])[0]) == (EOS, 4)
         assert engine.placement.n_on_gpu == 0
-    assert tries(path)[-1] == 0
-    assert said(caplog)[-1].endswith("going on with all layers on the CPU")
+    assert tries(path) == [4, 0]
+    (line,) = said(caplog)  # and none that promises another try with these layers
+    assert line.endswith("going on with all layers on the CPU")
+
+
+def test_a_file_that_another_replaced_meanwhile_is_not_loaded_in_its_place(path):
+    path.write_text("replaced", encoding="ascii")
+    with closing(opened(path)) as engine:
+        with pytest.raises(ModelFileError, match="another file than the one that was loaded"):
+            engine.decode([ids("memory of the gpu")])
+        with pytest.raises(ModelFileError, match="another file than the one that was loaded"):
+            engine.decode([ids("abc")])
 
 
 def test_a_batch_keeps_the_size_that_callers_were_told(path):
