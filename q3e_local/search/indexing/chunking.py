@@ -27,6 +27,8 @@ OVERLAP_TOKENS = 32
 
 # A sentence that is too long is cut into parts of so many tokens, which fill chunks well.
 _FINE_TOKENS = 16
+# A word of more tokens, such as an address, stays whole up to so many.
+_WORD_TOKENS = 64
 # Few texts have more characters a token, so that a longer stretch is cut without counting its tokens.
 _CHARACTERS_PER_TOKEN = 16
 # Hardly any stretch so short has too many tokens, so that none is halved.
@@ -190,7 +192,8 @@ class _Cutter:
         """Halves of halves, cut between words where there are any."""
         if end - start <= _FINE_TOKENS * _CHARACTERS_PER_TOKEN:
             n_tokens = self._tokens(start, end)
-            if n_tokens <= _FINE_TOKENS or end - start == 1:
+            is_fine = n_tokens <= (_WORD_TOKENS if self._is_word(start, end) else _FINE_TOKENS)
+            if is_fine or end - start == 1:
                 yield _Piece(start, end, n_tokens, section)
                 return
         middle = self._middle(start, end)
@@ -211,10 +214,19 @@ class _Cutter:
         spans = ((piece.start, middle), (middle, piece.end))
         return [_Piece(start, end, self._tokens(start, end), piece.section) for start, end in spans]
 
+    def _is_word(self, start: int, end: int) -> bool:
+        """Whether it has no white space within. Chinese and its like have none anywhere, and may be cut."""
+        word = self._text[start:end].strip()
+        return word.isascii() and not any(map(str.isspace, word))
+
     def _middle(self, start: int, end: int) -> int:
+        """The place behind the white space that is nearest to the middle; the middle itself where there is none."""
         middle = (start + end + 1) // 2
-        earliest = start + (end - start) // 4
-        return max(self._text.rfind(space, earliest, middle) for space in " \n\t") + 1 or middle
+        first, last = trimmed(self._text, start, end)
+        before = max(self._text.rfind(space, first, middle) for space in " \n\t") + 1
+        after = min((at + 1 for space in " \n\t" if (at := self._text.find(space, middle, last)) >= 0), default=0)
+        places = [place for place in (before, after) if first < place < last]
+        return min(places, key=lambda place: abs(place - middle), default=middle)
 
     def _tokens(self, start: int, end: int) -> int:
         return self._count(self._text[start:end]) - self._n_end
