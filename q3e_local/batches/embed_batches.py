@@ -61,6 +61,8 @@ class EmbedBatches:
             raise OptionError("n_threads is of a model in this process, and a server computes; leave one out")
         if self.server is not None and not isinstance(self.server, str):
             object.__setattr__(self, "server", tuple(self.server))
+        if self.server is not None and not self.server:
+            raise OptionError("server names no address; leave it out for a model in this process", "server")
         path = path_of(self.model)
         if path is not None and self.server is None:  # other processes have another working folder
             object.__setattr__(self, "model", str(path.absolute()))

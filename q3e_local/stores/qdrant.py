@@ -72,6 +72,8 @@ class QdrantStore:
             )
             self._index_source()
             is_marked = self._mark_there() == shape.mark
+            if not is_marked:
+                self._client.delete_collection(self._name)
         if not is_marked:
             raise OutputError(
                 f"cannot use {self._address}: the server keeps no metadata of a collection; Qdrant 1.16 or newer does"

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
+from urllib.parse import parse_qs
 
-from q3e_local.errors import MissingPackageError, OutputError
+from q3e_local.errors import MissingPackageError, OptionError, OutputError
 from q3e_local.stores.address import StoreAddress
 from q3e_local.stores.rows import DIGEST, SOURCE, VECTOR, Row, Shape
 from q3e_local.stores.store import in_a_sentence
@@ -23,6 +24,7 @@ except ImportError:
 
 _CONNECT_S, _ANSWER_S = 5.0, 60.0
 _AT_ONCE = 1000
+_OWN_PARAMETERS = {"decode_responses", "encoding", "protocol"}
 _TYPES = {"text": "TAG", "integer": "NUMERIC"}
 
 
@@ -34,7 +36,10 @@ class RedisStore:
 
     def __init__(self, address: StoreAddress) -> None:
         self._address, self._name = address, address.collection
-        with self._asking():
+        for name in _OWN_PARAMETERS & parse_qs(address.parts.query).keys():
+            raise OptionError(f"the address of Redis must not say {name}: how answers are read is fixed here")
+        # redis-py raises TypeError for a parameter of the address that it does not know.
+        with self._asking(), in_a_sentence(address, TypeError):
             client: Any = redis.Redis.from_url(
                 address.url or "", socket_connect_timeout=_CONNECT_S, socket_timeout=_ANSWER_S, protocol=2
             )

@@ -99,6 +99,7 @@ def test_a_column_that_is_not_there_or_there_already_is_told():
         ({"errors": "ignore"}, "errors must be 'raise' or 'null', got 'ignore'"),
         ({"output": "text"}, "output must not be the column of the texts, 'text'"),
         ({"server": "127.0.0.1:9", "n_threads": 2}, "n_threads is of a model in this process"),
+        ({"server": []}, "server names no address; leave it out for a model in this process"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_any_batch(options, message):

@@ -13,7 +13,7 @@ import store_contract
 from made_indexes import space
 from resp import FakeRedis, encoded, fake_redis, real_redis
 
-from q3e_local.errors import OutputError
+from q3e_local.errors import OptionError, OutputError
 from q3e_local.search.database import Database
 
 REFUSED = r"the server at redis://127.0.0.1:\d+(/0)? does not search vectors: it has no module search"
@@ -135,6 +135,22 @@ def test_a_hash_of_another_program_is_left_alone_whatever_its_fields_are(case, t
     with pytest.raises(OutputError, match=r"has rows with the ids \"it's\" that this export did not put there"):
         store_contract.export(path, case.address)
     assert case.server.hashes[b"notes:it's"] == {b"title": b"An order", b"body": b"of somebody else"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "message"),
+    [
+        ("no_such=1", OutputError, r"cannot use redis://.*#notes: .*unexpected keyword argument 'no_such'"),
+        ("decode_responses=true", OptionError, "the address of Redis must not say decode_responses"),
+        ("protocol=3", OptionError, "the address of Redis must not say protocol"),
+    ],
+)
+def test_parameters_of_the_address_that_cannot_be_are_told(case, tmp_path, parameters, error, message):
+    path = tmp_path / "notes.q3e"
+    store_contract.make_index(path)
+    with pytest.raises(error, match=message):
+        store_contract.export(path, case.address.replace("#", f"?{parameters}#"))
+    assert store_contract.export(path, case.address.replace("#", "?health_check_interval=0#")).n_sent == 79
 
 
 def test_a_server_without_the_module_says_so(tmp_path):

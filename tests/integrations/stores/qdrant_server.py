@@ -24,6 +24,7 @@ class Stand:
         self.client = QdrantClient(":memory:")
         self.port = 0
         self.indexed: list[str] = []  # fields of payloads
+        self.keeps_metadata = True  # of collections, which servers before 1.16 do not
 
     def answer(self, method: str, path: list[str], body: dict[str, Any]) -> Any:
         name, rest = path[1], "/".join(path[2:])
@@ -35,8 +36,11 @@ class Stand:
                 return client.get_collection(name).model_dump(mode="json")
             case "PUT", "":
                 wanted = models.CreateCollection.model_validate(body)
-                client.create_collection(name, vectors_config=wanted.vectors, metadata=wanted.metadata)
+                metadata = wanted.metadata if self.keeps_metadata else None
+                client.create_collection(name, vectors_config=wanted.vectors, metadata=metadata)
                 return True
+            case "DELETE", "":
+                return client.delete_collection(name)
             case "PUT", "index":
                 self.indexed.append(models.CreateFieldIndex.model_validate(body).field_name)
             case "PUT", "points":
@@ -82,7 +86,7 @@ def stand_in() -> Iterator[Stand]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_PUT = do_POST = _do
+        do_GET = do_PUT = do_POST = do_DELETE = _do
 
         def log_message(self, *arguments: Any) -> None:
             pass

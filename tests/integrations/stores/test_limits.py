@@ -179,6 +179,18 @@ def test_qdrant_without_its_key_is_an_error_and_the_key_may_be_a_variable(
     assert qdrant_server.indexed == ["q3e_source"]  # or each export would look at all rows
 
 
+def test_a_qdrant_that_keeps_no_metadata_is_told_to_be_old_and_gets_no_collection(
+    qdrant_server: Stand, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_contract.make_index(index, n_files=1)
+    monkeypatch.setenv("QDRANT_API_KEY", KEY)
+    qdrant_server.keeps_metadata = False
+    for _ in range(2):  # a collection that is left there would be told to be somebody else's
+        with pytest.raises(OutputError, match=r"keeps no metadata of a collection; Qdrant 1\.16 or newer does"):
+            store_contract.export(index, f"qdrant://127.0.0.1:{qdrant_server.port}#notes")
+    assert not qdrant_server.client.collection_exists("notes")
+
+
 def test_a_folder_of_qdrant_that_another_client_has_is_refused(tmp_path: Path, index: Path) -> None:
     case = Qdrant(tmp_path)
     store_contract.make_index(index, n_files=1)
