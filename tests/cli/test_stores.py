@@ -85,6 +85,7 @@ def test_what_others_write_meanwhile_is_for_the_next_export(own_index, tmp_path,
 
 FAILURES = {
     "no store": (["--to", "ftp://h/x"], 2, ["ftp://... is no address of a store; stores are qdrant://HOST:PORT"]),
+    "no format": (["--to", "x.db"], 2, ["x.db is neither a file of a known format nor a vector", "sqlite-vec:x.db"]),
     "no folder": (["--to", "sqlite-vec:nowhere/s.db"], 1, ["there is no folder", "nowhere to make s.db in"]),
     "force": (["--to", "s.sqlite", "--force"], 2, ["--force replaces files, and s.sqlite#q3e is a collection"]),
     "a folder": (["--to", "sqlite-vec:notes"], 1, ["cannot use notes#q3e: ", "unable to open"]),

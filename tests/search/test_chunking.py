@@ -153,7 +153,7 @@ def test_code_is_cut_at_line_ends():
 @pytest.mark.parametrize("n_tokens", [64, 256])
 def test_a_table_without_sentences_is_cut_between_words(n_tokens):
     """Rows of a table are one sentence to `sentences`; words were cut where none ended just before the middle."""
-    row = "| {0} | [CONTRIBUTING.md](../CONTRIBUTING.md#add-a-job-{0}) | `vector_cosine_ops` and `plist`, in {0}00 rows |"
+    row = "| {0} | [CONTRIBUTING.md](../CONTRIBUTING.md#add-a-job-{0}) | `vector_cosine_ops`, `plist`, {0}00 rows |"
     table = "\n".join(row.format(n) for n in range(60))
     found = chunks(document(table), of_demo, n_tokens)
     assert len(found) > 10

@@ -14,6 +14,7 @@ from q3e_local.cli.computing.model_options import quiet_option
 from q3e_local.cli.progress import bar
 from q3e_local.cli.stopping import between_batches, stopping_cleanly
 from q3e_local.cli.terminal import say
+from q3e_local.errors import OptionError
 from q3e_local.search import places
 from q3e_local.stores.address import StoreAddress, parse
 from q3e_local.wording.counts import counted
@@ -49,8 +50,14 @@ def export(name: str | None, db: Path | None, to: str, force: bool, quiet: bool)
 
 def _write(path: Path, to: Path, force: bool, quiet: bool) -> None:
     from q3e_local.search.database import Database
+    from q3e_local.search.export import SUFFIXES
     from q3e_local.search.export import export as write_chunks
 
+    if to.suffix.lower() not in SUFFIXES:
+        raise OptionError(
+            f"{to} is neither a file of a known format nor a vector store: end a file in {', '.join(SUFFIXES)}, or "
+            f"name a store, such as sqlite-vec:{to}; q3e-local index export --help has them all"
+        )
     with stopping_cleanly(), Database.open(path) as database, bar(quiet) as show:
         total, n_bytes = database.facts().n_chunks, 4 * database.space.dim
         written = write_chunks(
