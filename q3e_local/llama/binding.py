@@ -22,8 +22,11 @@ from q3e_local.embedding.engine import KvType
 from q3e_local.llama.cuda_libraries import preload
 from q3e_local.llama.native_log import NativeError as NativeError
 from q3e_local.llama.native_log import NativeLog
+from q3e_local.llama.waiting import sleep_soon
 
-preload()  # importing llama_cpp loads its libraries, and these need NVIDIA's
+# Importing llama_cpp loads its libraries: these need NVIDIA's, and OpenMP's reads its settings at once.
+preload()
+sleep_soon()
 
 import llama_cpp.llama_cpp  # noqa: E402
 
