@@ -18,8 +18,10 @@ const TYPING_MS = 150;
 const HOVER_MS = 70;
 const STEP = 40; // pixels that an arrow key moves the map
 
-export function map(root, first) {
-  let state = read(first);
+export function map(root, first, draft) {
+  let state = { ...read(first), ...draft.state };
+  let isRun = draft.isRun ?? Boolean(first.lines); // whether the lines are to be drawn, and not being typed
+  let drawn = null; // the lines that were drawn last
   let indexes = [];
   let models = [];
   let data = null;
@@ -138,6 +140,7 @@ export function map(root, first) {
 
   async function ofLines(signal) {
     const lines = state.lines.split("\n").map((line) => line.trim()).filter(Boolean);
+    drawn = state.lines;
     if (lines.length < 2) return fill(trouble, el("p", { class: "muted" }, t("map_few"))), null;
     if (!state.model) return fill(trouble, noModel(begin)), null;
     fill(said, waiting(t("map_making", { n: lines.length })));
@@ -285,7 +288,7 @@ export function map(root, first) {
     fill(trouble);
     state.source ||= indexes[0]?.name ?? LINES;
     draw();
-    if (state.source !== LINES || first.lines) make();
+    if (state.source !== LINES || isRun) make();
   }
 
   begin();
@@ -293,8 +296,13 @@ export function map(root, first) {
     keys,
     update(parameters) {
       state = read(parameters);
-      first = parameters;
+      isRun = Boolean(parameters.lines);
       begin();
+    },
+    draft() {
+      const { lines, ...chosen } = state;
+      // The sample is not the user's, and is another one in the other language.
+      return { state: lines === t("example_right") ? chosen : state, isRun: drawn === null ? isRun : drawn === lines };
     },
     close() {
       running.abort();

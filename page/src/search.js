@@ -15,13 +15,13 @@ const TYPING_MS = 120;
 // So many are drawn at first, and again with each press of the button: thousands at once would hold the page up.
 const DRAWN = 100;
 
-export function search(root, first) {
-  let state = read(first);
+export function search(root, first, draft) {
+  let state = read({ ...first, ...draft.state });
   let indexes = [];
   let rerankers = [];
   let running = new AbortController();
   let isReady = false; // once the indexes are known
-  let isAsked = true; // by a link or by Enter; what is only typed is looked up by words
+  let isAsked = draft.isAsked ?? true; // by a link or by Enter; what is only typed is looked up by words
 
   const input = el("input", {
     type: "search",
@@ -231,6 +231,7 @@ export function search(root, first) {
   begin();
   return {
     keys,
+    draft: () => ({ state, isAsked }),
     update(parameters) {
       state = { ...read(parameters), index: parameters.index || indexes[0]?.name || "" };
       input.value = state.q;
