@@ -14,6 +14,8 @@ const FOR_EVER_MIN = 60 * 24 * 365;
 export function models(root, first) {
   let chosen = first.model ?? "";
   let counted = null;
+  let installed = []; // the models on this machine
+  let inMemory = new Set(); // names of those that are loaded
   let timer = 0;
   let isOpen = true;
   const rates = [];
@@ -58,6 +60,10 @@ export function models(root, first) {
 
   async function drawLoaded() {
     const { models: found } = await ask("/api/ps");
+    const names = new Set(found.map(({ name }) => name));
+    const isChanged = names.size !== inMemory.size || [...names].some((name) => !inMemory.has(name));
+    inMemory = names;
+    if (isChanged && installed.length) drawInstalled();
     if (!found.length) return fill(loaded, el("p", { class: "muted cell" }, t("loaded_none")));
     const rows = found.map((model) => [
       plainName(model.name),
@@ -71,8 +77,14 @@ export function models(root, first) {
   }
 
   async function drawHere() {
-    const { models: found } = await ask("/api/tags");
-    const rows = found.map((model) => [
+    ({ models: installed } = await ask("/api/tags"));
+    drawInstalled();
+    const model = installed.find(({ name }) => plainName(name) === chosen) ?? installed[0];
+    if (model) drawLines(model);
+  }
+
+  function drawInstalled() {
+    const rows = installed.map((model) => [
       plainName(model.name),
       t(`kind_${model.capabilities[0]}`),
       model.details.parameter_size,
@@ -82,12 +94,10 @@ export function models(root, first) {
         "span",
         {},
         el("button", { type: "button", class: "quiet", "aria-label": t("use_it", { model: plainName(model.name) }), onclick: () => choose(model) }, t("show_lines")),
-        action(t("load"), model.name, undefined),
+        inMemory.has(model.name) ? el("span", { class: "muted" }, t("is_loaded")) : action(t("load"), model.name, undefined),
       ),
     ]);
     fill(here, table(["name", "kind", "parameters", "quantization", "size"], rows));
-    const model = found.find(({ name }) => plainName(name) === chosen) ?? found[0];
-    if (model) drawLines(model);
   }
 
   async function drawCatalog() {

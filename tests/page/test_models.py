@@ -25,8 +25,20 @@ def test_a_model_is_loaded_used_and_unloaded(open_page: Open, server: httpx.Clie
     expect(loaded.get_by_role("row", name="demo embeds")).to_contain_text("embeds")
     assert [model["name"] for model in server.get("/api/ps").json()["models"]] == ["demo:latest"]
     expect(page.locator(".tiles")).to_contain_text("1 model")
+    expect(here.get_by_role("row", name="demo embeds")).to_contain_text("loaded")
+    expect(here.get_by_role("button", name="Load demo", exact=True)).to_have_count(0)
     loaded.get_by_role("button", name="Unload demo", exact=True).click()
     expect(loaded).to_contain_text("No model is loaded")
+    expect(here.get_by_role("button", name="Load demo", exact=True)).to_be_visible()
+
+
+def test_what_is_loaded_already_is_marked(open_page: Open, server: httpx.Client) -> None:
+    server.post("/api/generate", json={"model": "demo"})
+    page = open_page("#/models", locale="zh-CN")
+    row = page.get_by_role("region", name="本机模型").get_by_role("row", name="demo 嵌入")
+    expect(row).to_contain_text("已加载")
+    server.post("/api/generate", json={"model": "demo", "keep_alive": 0})  # another client's
+    expect(row.get_by_role("button", name="加载 demo", exact=True)).to_be_visible()
 
 
 def test_counters_are_the_servers(open_page: Open, server: httpx.Client) -> None:
@@ -99,6 +111,7 @@ def test_a_pull_that_runs_stays_in_its_place_when_another_is_done(open_page: Ope
 
 
 def test_what_went_wrong_goes_when_it_is_tried_again(open_page: Open, server: httpx.Client) -> None:
+    server.post("/api/generate", json={"model": "demo", "keep_alive": 0})  # a model in memory has no such button
     statuses = [500, 200]
 
     def answer(route: Any) -> None:
