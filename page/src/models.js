@@ -37,7 +37,11 @@ export function models(root, first) {
     if (isOpen) timer = setTimeout(tick, EVERY_MS);
   }
 
-  const failed = (error) => isOpen && fill(trouble, problem(error));
+  function failed(error) {
+    if (!isOpen) return;
+    fill(trouble, problem(error));
+    if (!installed.length) fill(here); // nothing comes until it is asked for again
+  }
 
   async function count() {
     const found = read(await askText("/metrics"));
@@ -110,7 +114,7 @@ export function models(root, first) {
       model.license,
       model.is_here ? el("span", { class: "muted" }, t("is_here")) : pullOf(model.name),
     ]);
-    fill(catalog, table(["name", "kind", "quantization", "size", "licence"], rows));
+    fill(catalog, table(["name", "kind", "quantization", "download", "licence"], rows));
   }
 
   function pullOf(name) {

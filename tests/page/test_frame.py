@@ -192,8 +192,14 @@ def test_a_server_that_restarts_is_waited_for(open_page: Open, notes: Path) -> N
         running.end()
     page.get_by_role("button", name="Ask").click()
     expect(page.locator(".banner")).to_contain_text("The server does not answer.")
+    for tab in ("Search", "Models"):
+        page.get_by_role("link", name=tab, exact=True).click()
+        expect(page.locator(".spinner")).to_have_count(0)
+        expect(page.get_by_text("The server does not answer.")).to_have_count(1)
     with running_server(program=program(address.rpartition(":")[2])):
         expect(page.locator(".banner")).to_be_hidden(timeout=30_000)
+        page.wait_for_selector(".lines pre")
+        page.get_by_role("link", name="Search", exact=True).click()
         page.wait_for_selector("article")
     open_page.problems.clear()  # the requests that nobody answered
 

@@ -74,6 +74,16 @@ def test_a_model_is_pulled_with_its_progress(open_page: Open, world: World) -> N
         assert world.requests() == ["Tiny-1B-Q8_0.gguf"]
 
 
+@pytest.mark.parametrize(("locale", "headers"), [("en-US", ("Size", "Download")), ("zh-CN", ("大小", "下载量"))])
+def test_what_is_to_be_downloaded_is_told_from_the_size_of_a_file(
+    open_page: Open, locale: str, headers: tuple[str, str]
+) -> None:
+    page = open_page("#/models", locale=locale)
+    for place, header in enumerate(headers, 1):
+        table = page.locator(".models > .wide").nth(place)
+        expect(table.get_by_role("columnheader", name=header, exact=True)).to_be_visible()
+
+
 def test_a_pull_that_fails_says_why_and_can_be_tried_again(open_page: Open, world: World) -> None:
     lines = '{"status": "pulling manifest"}\n{"total": 100, "completed": 40}\n{"error": "the disk is full"}\n'
     with served_locally() as http:
