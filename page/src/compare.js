@@ -92,19 +92,28 @@ export function compare(root, first, draft) {
     const table = el("div", { class: "wide", tabindex: 0, role: "region", "aria-label": t("scores_cosine") });
     const said = el("output", { for: "dim" });
     const slider = el("input", { type: "range", id: "dim", min: DIM_MIN, max: all, step: 1, value: dim, "aria-label": t("dim") });
+    const exact = el("input", { type: "number", min: DIM_MIN, max: all, step: 1, "aria-label": t("dim_exact") });
     const moved = () => {
       const chosen = Number(slider.value);
+      if (document.activeElement !== exact) exact.value = chosen; // what is being typed there may not be whole yet
       said.textContent = t("dim_of", { dim: chosen, all });
       fill(table, matrix(embedded, (i, j) => cosine(embedded.queries[i], embedded.documents[j], chosen)));
       state.dim = chosen === all ? "" : String(chosen);
     };
     slider.addEventListener("input", moved);
     slider.addEventListener("change", () => show("compare", linkOf(state)));
+    exact.addEventListener("input", () => exact.validity.valid && exact.value && ((slider.value = exact.value), moved()));
+    exact.addEventListener("change", () => {
+      slider.value = exact.value || slider.value; // brought within its bounds
+      exact.value = slider.value;
+      moved();
+      show("compare", linkOf(state));
+    });
     moved();
     fill(
       result,
       el("p", { class: "muted" }, t("compare_intro")),
-      el("div", { class: "slider" }, el("span", {}, t("dim")), slider, said),
+      el("div", { class: "slider" }, el("span", {}, t("dim")), slider, exact, said),
       table,
       reranked(),
       isInLink ? null : notInLink(),

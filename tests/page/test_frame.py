@@ -56,6 +56,21 @@ def test_it_fits_every_width_in_letters_that_can_be_read(open_page: Open, server
         assert min(sizes) >= 12, link
 
 
+@pytest.mark.parametrize("locale", ["en-US", "zh-CN"])
+def test_what_the_question_asks_for_fits_a_small_screen(open_page: Open, locale: str) -> None:
+    page = open_page(locale=locale, viewport={"width": 360, "height": 700})
+    room, text = page.get_by_role("searchbox").evaluate(
+        """(box) => {
+            const style = getComputedStyle(box);
+            const context = document.createElement("canvas").getContext("2d");
+            context.font = `${style.fontSize} ${style.fontFamily}`;
+            const room = box.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+            return [room, context.measureText(box.placeholder).width];
+        }"""
+    )
+    assert text <= room
+
+
 def test_the_theme_is_the_systems(open_page: Open) -> None:
     grounds = [
         open_page("#/look", color_scheme=scheme).evaluate("getComputedStyle(document.body).backgroundColor")

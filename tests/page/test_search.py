@@ -129,6 +129,7 @@ def test_the_keyboard_walks_and_opens(open_page: Open) -> None:
     page.keyboard.press("Escape")
     page.keyboard.press("?")
     assert "Walk through the results" in page.get_by_role("dialog").inner_text()
+    assert "Move the map" in page.get_by_role("dialog").inner_text()
     page.keyboard.press("Escape")
     page.keyboard.press("2")
     page.wait_for_url("**#/compare")
