@@ -2,7 +2,7 @@
 
 import { ask, numbers } from "./api.js";
 import { el, fill } from "./dom.js";
-import { show } from "./link.js";
+import { link, show } from "./link.js";
 import { absentModel, chosenOf, instructed, instructionFields, modelField, noModel } from "./models_here.js";
 import { kindField, notInLink, problem, textBox, waiting } from "./parts.js";
 import { number, t } from "./texts.js";
@@ -13,8 +13,10 @@ const LINES_MAX = 200; // of a side: a matrix of 40,000 cells
 // How much of the heat's colour the highest score has: the text on it keeps its contrast.
 const HEAT_MAX = 0.9;
 
-export function compare(root, first) {
-  let state = read(first);
+export function compare(root, first, draft) {
+  let state = read({ ...first, ...draft.state });
+  let isRun = draft.isRun ?? Boolean(first.left && first.right); // whether the texts are to be compared, and not being typed
+  let compared = ""; // the link to what was compared last, at any dimension
   let embedded = null; // the vectors and the texts that they are of
   let models = [];
   let rerankers = [];
@@ -62,6 +64,7 @@ export function compare(root, first) {
     if (!lines.left.length || !lines.right.length) return fill(result, el("p", { class: "muted" }, t("compare_empty")));
     const most = Math.max(lines.left.length, lines.right.length);
     if (most > LINES_MAX) return fill(result, problem(new Error(t("compare_many", { n: most, max: LINES_MAX }))));
+    compared = linkAtAny();
     isInLink = show("compare", linkOf(state), true);
     fill(result, waiting(t("comparing")));
     try {
@@ -89,19 +92,28 @@ export function compare(root, first) {
     const table = el("div", { class: "wide", tabindex: 0, role: "region", "aria-label": t("scores_cosine") });
     const said = el("output", { for: "dim" });
     const slider = el("input", { type: "range", id: "dim", min: DIM_MIN, max: all, step: 1, value: dim, "aria-label": t("dim") });
+    const exact = el("input", { type: "number", min: DIM_MIN, max: all, step: 1, "aria-label": t("dim_exact") });
     const moved = () => {
       const chosen = Number(slider.value);
+      if (document.activeElement !== exact) exact.value = chosen; // what is being typed there may not be whole yet
       said.textContent = t("dim_of", { dim: chosen, all });
       fill(table, matrix(embedded, (i, j) => cosine(embedded.queries[i], embedded.documents[j], chosen)));
       state.dim = chosen === all ? "" : String(chosen);
     };
     slider.addEventListener("input", moved);
     slider.addEventListener("change", () => show("compare", linkOf(state)));
+    exact.addEventListener("input", () => exact.validity.valid && exact.value && ((slider.value = exact.value), moved()));
+    exact.addEventListener("change", () => {
+      slider.value = exact.value || slider.value; // brought within its bounds
+      exact.value = slider.value;
+      moved();
+      show("compare", linkOf(state));
+    });
     moved();
     fill(
       result,
       el("p", { class: "muted" }, t("compare_intro")),
-      el("div", { class: "slider" }, el("span", {}, t("dim")), slider, said),
+      el("div", { class: "slider" }, el("span", {}, t("dim")), slider, exact, said),
       table,
       reranked(),
       isInLink ? null : notInLink(),
@@ -149,8 +161,10 @@ export function compare(root, first) {
     if (!models.length) return fill(result, noModel(begin));
     draw();
     fill(result);
-    if (first.left && first.right) run();
+    if (isRun) run();
   }
+
+  const linkAtAny = () => link("compare", { ...linkOf(state), dim: "" });
 
   begin();
   return {
@@ -159,8 +173,13 @@ export function compare(root, first) {
       state = read(parameters);
       left.box.value = state.left;
       right.box.value = state.right;
-      first = parameters;
+      isRun = Boolean(parameters.left && parameters.right);
       begin();
+    },
+    draft() {
+      // The samples are not the user's, and are others in the other language.
+      const own = Object.entries(state).filter(([name, text]) => !["left", "right"].includes(name) || text !== t(`example_${name}`));
+      return { state: Object.fromEntries(own), isRun: compared ? compared === linkAtAny() : isRun };
     },
     close: () => running.abort(),
   };

@@ -9,17 +9,22 @@ const AROUND = 2;
 // Of a longer text the beginning is shown, until the user wants all.
 const SHOWN = 1500;
 
-export function hitCard(hit, number_, found) {
+// `first` is what of it is open at once, `why` or `context`; `opened` is told what the user opens, or null where it is closed.
+export function hitCard(hit, number_, found, first, opened) {
   const panel = el("div", { class: "panel" });
-  let open = null;
+  let open = first;
   const toggle = (name, make) => (event) => {
     const buttons = event.currentTarget.parentElement.querySelectorAll("[aria-expanded]");
     for (const button of buttons) button.setAttribute("aria-expanded", "false");
     open = open === name ? null : name;
     if (open) event.currentTarget.setAttribute("aria-expanded", "true");
     fill(panel, open ? make() : null);
+    opened(open);
   };
   const place = placeOf(hit);
+  const panels = { why: () => why(hit, found), context: () => context(hit, found.index) };
+  const button = (name) => el("button", { type: "button", class: `quiet ${name}`, "aria-expanded": String(name === open), onclick: toggle(name, panels[name]) }, t(name));
+  if (open) fill(panel, panels[open]());
   return el(
     "article",
     { tabindex: -1, "aria-label": t("hit", { number: number_ }) },
@@ -28,8 +33,8 @@ export function hitCard(hit, number_, found) {
     el(
       "div",
       { class: "actions" },
-      el("button", { type: "button", class: "quiet why", "aria-expanded": "false", onclick: toggle("why", () => why(hit, found)) }, t("why")),
-      el("button", { type: "button", class: "quiet context", "aria-expanded": "false", onclick: toggle("context", () => context(hit, found.index)) }, t("context")),
+      button("why"),
+      button("context"),
       named(copyButton(hit.text, t("copy_text")), "copy"),
     ),
     panel,

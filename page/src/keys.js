@@ -11,6 +11,7 @@ const KEYS = [
   ["w", "key_why"],
   ["c", "key_copy"],
   ["1 … 5", "key_tabs"],
+  ["← ↑ ↓ →", "key_move"],
   ["+ − 0", "key_zoom"],
   ["?", "key_help"],
 ];

@@ -12,6 +12,14 @@ export function linked() {
   return { tab, parameters: Object.fromEntries(new URLSearchParams(query ?? "")) };
 }
 
+const last = new Map(); // the address that each tab had last
+
+// The link that leads back to a tab as it was left.
+export const lastOf = (tab) => last.get(tab) ?? link(tab);
+
+// Notes that a tab is shown at the address that stands there now.
+export const visited = (tab) => last.set(tab, location.hash || link(tab));
+
 export function link(tab, parameters = {}) {
   const kept = Object.entries(parameters).filter(([, value]) => value !== "" && value !== null && value !== undefined);
   const query = new URLSearchParams(kept).toString();
@@ -25,5 +33,6 @@ export function show(tab, parameters, isNew = false) {
   const isWhole = whole.length <= LENGTH_MAX;
   const address = isWhole ? whole : link(tab, Object.fromEntries(Object.entries(parameters).filter(([name]) => !TEXTS.includes(name))));
   if (address !== location.hash) history[isNew ? "pushState" : "replaceState"](null, "", address);
+  visited(tab);
   return isWhole;
 }

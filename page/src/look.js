@@ -2,7 +2,7 @@
 
 import { ask, numbers } from "./api.js";
 import { el, field, fill } from "./dom.js";
-import { show } from "./link.js";
+import { link, show } from "./link.js";
 import { absentModel, chosenOf, instructed, instructionFields, modelField, noModel } from "./models_here.js";
 import { kindField, notInLink, problem, textBox, waiting } from "./parts.js";
 import { number, t } from "./texts.js";
@@ -10,8 +10,10 @@ import { facts, histogram } from "./vectors.js";
 
 const BINS = 32;
 
-export function look(root, first) {
-  let state = read(first);
+export function look(root, first, draft) {
+  let state = read({ ...first, ...draft.state });
+  let isRun = draft.isRun ?? Boolean(first.text); // whether the text is one to look at, and not one that is being typed
+  let looked = ""; // the link to what was looked at last
   let models = [];
   let running = new AbortController();
   let absent = ""; // a model that the link names and that is not here
@@ -49,6 +51,7 @@ export function look(root, first) {
     running.abort();
     const { signal } = (running = new AbortController());
     if (!state.text.trim()) return fill(result, el("p", { class: "muted" }, t("look_empty")));
+    looked = link("look", linkOf(state));
     const isInLink = show("look", linkOf(state), true);
     fill(result, waiting(t("looking")));
     const how = {
@@ -79,7 +82,7 @@ export function look(root, first) {
     go.disabled = !models.length;
     if (!models.length) return fill(result, noModel(begin));
     draw();
-    if (first.text) run();
+    if (isRun) run();
     else fill(result);
   }
 
@@ -89,8 +92,13 @@ export function look(root, first) {
       running.abort();
       state = read(parameters);
       box.value = state.text;
-      first = parameters;
+      isRun = Boolean(parameters.text);
       begin();
+    },
+    draft() {
+      const { text, ...chosen } = state;
+      // The sample is not the user's, and is another one in the other language.
+      return { state: text === t("look_example") ? chosen : state, isRun: looked ? looked === link("look", linkOf(state)) : isRun };
     },
     close: () => running.abort(),
   };

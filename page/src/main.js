@@ -4,15 +4,16 @@ import { around, askText } from "./api.js";
 import { compare } from "./compare.js";
 import { el, fill } from "./dom.js";
 import { askForKey, isTyping, listKeys } from "./keys.js";
-import { TABS, link, linked } from "./link.js";
+import { TABS, lastOf, link, linked, visited } from "./link.js";
 import { look } from "./look.js";
 import { map } from "./map.js";
 import { models } from "./models.js";
 import { search } from "./search.js";
 import { language, setLanguage, t, tag } from "./texts.js";
 
-// A tab is a function of its root and its parameters. It answers `update(parameters)` for a link within the tab,
-// `keys(event)` and `close()`, each where it has any.
+// A tab is a function of its root, its parameters and the draft that it left when it was shown last. It answers
+// `update(parameters)` for a link within the tab, `keys(event)`, `draft()` with what its address does not hold, and
+// `close()`, each where it has any.
 const VIEWS = { search, compare, look, map, models };
 const AGAIN_MS = 1000;
 
@@ -20,13 +21,14 @@ const app = document.getElementById("app");
 const main = el("main", { id: "main", tabindex: -1 });
 const banner = el("div", { class: "banner", role: "status", hidden: true });
 const nav = el("nav");
+const drafts = new Map(); // by tab: its draft, and the address that the draft belongs to
 let shown = { tab: null, view: {} };
 
 function frame() {
   document.title = `${t(`tab_${linked().tab}`)} · q3e-local`;
   fill(
     nav,
-    TABS.map((tab) => el("a", { href: link(tab), "aria-current": tab === shown.tab ? "page" : null }, t(`tab_${tab}`))),
+    TABS.map((tab) => el("a", { href: lastOf(tab), "aria-current": tab === shown.tab ? "page" : null, onclick: (event) => tab === shown.tab && event.preventDefault() }, t(`tab_${tab}`))),
   );
   nav.setAttribute("aria-label", t("tabs"));
 }
@@ -45,26 +47,36 @@ function build() {
       el(
         "div",
         { class: "tools" },
-        el("button", { type: "button", class: "quiet", lang: other === "zh" ? "zh-CN" : "en", onclick: () => (setLanguage(other), build()) }, other === "zh" ? "中文" : "English"),
+        el("button", { type: "button", class: "quiet", lang: other === "zh" ? "zh-CN" : "en", onclick: () => (leave(), setLanguage(other), build()) }, other === "zh" ? "中文" : "English"),
         el("button", { type: "button", class: "quiet", onclick: listKeys, "aria-label": t("keys") }, "?"),
       ),
     ),
     banner,
     main,
   );
-  shown.tab = null;
   route();
 }
 
-// Shows what the address names. Within a tab the tab itself changes, so that what was typed and found stays.
+// Ends the tab that is shown, and keeps what was typed there.
+function leave() {
+  if (!shown.tab) return;
+  drafts.set(shown.tab, { address: lastOf(shown.tab), draft: shown.view.draft?.() });
+  shown.view.close?.();
+  shown = { tab: null, view: {} };
+}
+
+// Shows what the address names. Within a tab the tab itself changes, so that what was typed and found stays. Another
+// tab gets its draft back where the address is the one that it was left at.
 function route() {
   const { tab, parameters } = linked();
+  if (tab !== shown.tab) leave();
+  visited(tab);
   if (tab === shown.tab && shown.view.update) return shown.view.update(parameters);
-  shown.view.close?.();
+  const kept = drafts.get(tab);
   const root = el("div", { class: `tab ${tab}` });
   shown = { tab, view: {} };
   fill(main, el("h1", { class: "hidden" }, t(`tab_${tab}`)), root);
-  shown.view = VIEWS[tab](root, parameters) ?? {};
+  shown.view = VIEWS[tab](root, parameters, (kept?.address === lastOf(tab) && kept.draft) || {}) ?? {};
   frame();
 }
 
@@ -83,8 +95,7 @@ async function gone() {
   }
   isAway = false;
   banner.hidden = true;
-  shown.view.close?.();
-  shown.tab = null;
+  leave();
   route();
 }
 
@@ -99,7 +110,7 @@ addEventListener("keydown", (event) => {
   const tab = TABS[Number(event.key) - 1];
   if (event.key === "?") listKeys();
   else if (event.key === "/") main.querySelector("input[type=search], textarea")?.focus();
-  else if (tab) location.hash = link(tab);
+  else if (tab) tab !== shown.tab && (location.hash = lastOf(tab));
   else return;
   event.preventDefault();
 });

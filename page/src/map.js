@@ -18,16 +18,20 @@ const TYPING_MS = 150;
 const HOVER_MS = 70;
 const STEP = 40; // pixels that an arrow key moves the map
 
-export function map(root, first) {
-  let state = read(first);
+export function map(root, first, draft) {
+  let state = { ...read(first), ...draft.state };
+  let isRun = draft.isRun ?? Boolean(first.lines); // whether the lines are to be drawn, and not being typed
+  let drawn = null; // the lines that were drawn last
   let indexes = [];
   let models = [];
   let data = null;
   let groups = [];
   let group = null;
+  let wanted = state.group; // the name of a group of the link, until the map is there
   let drawing = null;
   let running = new AbortController();
   let texts = null; // of the points
+  let query = null; // the box of the search
   let absent = ""; // a model that the link names and that is not here
   let isInLink = true; // whether the lines are
 
@@ -49,11 +53,12 @@ export function map(root, first) {
     const lasso = el("button", { type: "button", class: "quiet", "aria-pressed": "false", onclick: () => toggleLasso(lasso) }, t("map_lasso"));
     fill(
       options,
-      field(t("map_source"), select(t("map_source"), sources, state.source, (source) => change({ source, q: "" }))),
+      field(t("map_source"), select(t("map_source"), sources, state.source, (source) => change({ source, q: "", group: "" }))),
       choice(t("map_colour"), "colour", [["cluster", t("colour_cluster")], ["folder", t("colour_folder")]], state.colour, (colour) => {
         state.colour = colour;
-        link();
         paint();
+        if (state.group) pick(-1); // it is none of the groups of this colour
+        link();
       }),
       field(t("map_search"), searchBox()),
       lasso,
@@ -69,11 +74,11 @@ export function map(root, first) {
   }
 
   function searchBox() {
-    const box = el("input", { type: "search", value: state.q });
-    const type = later(TYPING_MS, () => find("words"));
+    const box = (query = el("input", { type: "search", value: state.q }));
+    const type = later(TYPING_MS, (typed) => state.q === typed && !running.signal.aborted && find("words")); // unless something else is chosen by then
     box.addEventListener("input", () => {
       state.q = box.value;
-      type();
+      type(state.q);
     });
     box.addEventListener("keydown", (event) => event.key === "Enter" && !event.isComposing && (link(), find("auto")));
     return box;
@@ -94,7 +99,7 @@ export function map(root, first) {
           absent = "";
           draw();
         }),
-        el("button", { type: "button", class: "main", onclick: () => (link(true), make()) }, t("map_go")),
+        el("button", { type: "button", class: "main", onclick: () => ((state.group = ""), link(true), make()) }, t("map_go")),
       ),
       absentModel(absent, state.model),
     );
@@ -133,11 +138,15 @@ export function map(root, first) {
     if (!isInLink) fill(trouble, notInLink());
     paint();
     list(null);
-    if (state.q.trim()) find("auto");
+    const at = groups.findIndex(({ name }) => name === wanted);
+    wanted = "";
+    if (at >= 0) chooseGroup(at);
+    else if (state.q.trim()) find("auto");
   }
 
   async function ofLines(signal) {
     const lines = state.lines.split("\n").map((line) => line.trim()).filter(Boolean);
+    drawn = state.lines;
     if (lines.length < 2) return fill(trouble, el("p", { class: "muted" }, t("map_few"))), null;
     if (!state.model) return fill(trouble, noModel(begin)), null;
     fill(said, waiting(t("map_making", { n: lines.length })));
@@ -171,7 +180,7 @@ export function map(root, first) {
           {},
           el(
             "button",
-            { type: "button", onclick: () => choose(placesOf(i), each.name) },
+            { type: "button", "aria-pressed": String(each.name === state.group), onclick: () => chooseGroup(i) },
             el("span", { class: "dot", style: { "--dot": each.colour } }),
             el("span", { class: "what" }, el("bdi", {}, each.name), each.central ? el("bdi", { class: "central", title: t("map_central", { text: each.central }) }, each.central) : null),
             el("span", { class: "n" }, number(each.n)),
@@ -183,12 +192,26 @@ export function map(root, first) {
 
   const placesOf = (wanted) => Array.from({ length: data.n }, (_, i) => i).filter((i) => group[i] === wanted);
 
-  function choose(places, title) {
+  // One selection at a time: a group, what a search found, or what a click or a lasso took.
+  function selectOnly({ name = "", q = "" }) {
+    Object.assign(state, { group: name, q });
+    if (query.value !== q) query.value = q;
+    legend.querySelectorAll("button").forEach((button, i) => button.setAttribute("aria-pressed", String(groups[i].name === name)));
+    link();
+  }
+
+  function chooseGroup(i) {
+    const { name } = groups[i];
+    choose(placesOf(i), name, name);
+  }
+
+  function choose(places, title, name) {
+    selectOnly({ name });
     drawing.light(places.length ? places : null);
     list(places, title);
   }
 
-  const pick = (place) => (place < 0 ? (drawing.light(null), list(null)) : choose([place]));
+  const pick = (place) => (place < 0 ? (selectOnly({}), drawing.light(null), list(null)) : choose([place]));
   const lassoed = (places) => choose(places);
 
   // The passages of these places, their texts from the index alone.
@@ -242,6 +265,7 @@ export function map(root, first) {
   async function find(mode) {
     const q = state.q.trim();
     if (!data) return;
+    if (state.group) selectOnly({ q: state.q });
     if (!q) return drawing.light(null), list(null);
     const { signal } = running;
     try {
@@ -285,7 +309,7 @@ export function map(root, first) {
     fill(trouble);
     state.source ||= indexes[0]?.name ?? LINES;
     draw();
-    if (state.source !== LINES || first.lines) make();
+    if (state.source !== LINES || isRun) make();
   }
 
   begin();
@@ -293,8 +317,14 @@ export function map(root, first) {
     keys,
     update(parameters) {
       state = read(parameters);
-      first = parameters;
+      wanted = state.group;
+      isRun = Boolean(parameters.lines);
       begin();
+    },
+    draft() {
+      const { lines, ...chosen } = state;
+      // The sample is not the user's, and is another one in the other language.
+      return { state: lines === t("example_right") ? chosen : state, isRun: drawn === null ? isRun : drawn === lines };
     },
     close() {
       running.abort();
@@ -303,12 +333,12 @@ export function map(root, first) {
   };
 }
 
-function read({ index = "", lines, colour = "cluster", q = "", model = "" }) {
+function read({ index = "", lines, colour = "cluster", q = "", model = "", group = "" }) {
   const source = lines === undefined ? index : LINES;
-  return { source, lines: lines ?? t("example_right"), colour: colour === "folder" ? colour : "cluster", q, model };
+  return { source, lines: lines ?? t("example_right"), colour: colour === "folder" ? colour : "cluster", q, model, group };
 }
 
-function linkOf({ source, lines, colour, q, model }) {
+function linkOf({ source, lines, colour, q, model, group }) {
   const what = source === LINES ? { lines, model } : { index: source };
-  return { ...what, colour: colour === "cluster" ? "" : colour, q };
+  return { ...what, colour: colour === "cluster" ? "" : colour, q, group };
 }

@@ -14,6 +14,8 @@ const FOR_EVER_MIN = 60 * 24 * 365;
 export function models(root, first) {
   let chosen = first.model ?? "";
   let counted = null;
+  let installed = []; // the models on this machine
+  let inMemory = new Set(); // names of those that are loaded
   let timer = 0;
   let isOpen = true;
   const rates = [];
@@ -35,7 +37,11 @@ export function models(root, first) {
     if (isOpen) timer = setTimeout(tick, EVERY_MS);
   }
 
-  const failed = (error) => isOpen && fill(trouble, problem(error));
+  function failed(error) {
+    if (!isOpen) return;
+    fill(trouble, problem(error));
+    if (!installed.length) fill(here); // nothing comes until it is asked for again
+  }
 
   async function count() {
     const found = read(await askText("/metrics"));
@@ -58,6 +64,10 @@ export function models(root, first) {
 
   async function drawLoaded() {
     const { models: found } = await ask("/api/ps");
+    const names = new Set(found.map(({ name }) => name));
+    const isChanged = names.size !== inMemory.size || [...names].some((name) => !inMemory.has(name));
+    inMemory = names;
+    if (isChanged && installed.length) drawInstalled();
     if (!found.length) return fill(loaded, el("p", { class: "muted cell" }, t("loaded_none")));
     const rows = found.map((model) => [
       plainName(model.name),
@@ -71,8 +81,14 @@ export function models(root, first) {
   }
 
   async function drawHere() {
-    const { models: found } = await ask("/api/tags");
-    const rows = found.map((model) => [
+    ({ models: installed } = await ask("/api/tags"));
+    drawInstalled();
+    const model = installed.find(({ name }) => plainName(name) === chosen) ?? installed[0];
+    if (model) drawLines(model);
+  }
+
+  function drawInstalled() {
+    const rows = installed.map((model) => [
       plainName(model.name),
       t(`kind_${model.capabilities[0]}`),
       model.details.parameter_size,
@@ -82,12 +98,10 @@ export function models(root, first) {
         "span",
         {},
         el("button", { type: "button", class: "quiet", "aria-label": t("use_it", { model: plainName(model.name) }), onclick: () => choose(model) }, t("show_lines")),
-        action(t("load"), model.name, undefined),
+        inMemory.has(model.name) ? el("span", { class: "muted" }, t("is_loaded")) : action(t("load"), model.name, undefined),
       ),
     ]);
     fill(here, table(["name", "kind", "parameters", "quantization", "size"], rows));
-    const model = found.find(({ name }) => plainName(name) === chosen) ?? found[0];
-    if (model) drawLines(model);
   }
 
   async function drawCatalog() {
@@ -100,7 +114,7 @@ export function models(root, first) {
       model.license,
       model.is_here ? el("span", { class: "muted" }, t("is_here")) : pullOf(model.name),
     ]);
-    fill(catalog, table(["name", "kind", "quantization", "size", "licence"], rows));
+    fill(catalog, table(["name", "kind", "quantization", "download", "licence"], rows));
   }
 
   function pullOf(name) {

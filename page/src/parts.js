@@ -1,13 +1,15 @@
 // Parts that several tabs have: notices, copy buttons, places of passages, and pulling a model.
 
-import { Refused, ask, askLines } from "./api.js";
+import { Gone, Refused, ask, askLines } from "./api.js";
 import { choice, el, fill } from "./dom.js";
 import { bytes, t } from "./texts.js";
 
 export const notice = (title, ...more) => el("div", { class: "notice" }, el("h2", {}, title), ...more);
 
-// What went wrong. Before the server's words, which are English, stands what to do in the language of the page.
+// What went wrong. Before the server's words, which are English, stands what to do in the language of the page. That the
+// server does not answer is said by the page's frame, once for all tabs, so that nothing stands here then.
 export function problem(error) {
+  if (error instanceof Gone) return null;
   if (!(error instanceof Refused)) return el("div", { class: "problem", role: "alert" }, error.message);
   const advice = t(`refused_${ADVICE[error.status] ?? "other"}`);
   return el("div", { class: "problem", role: "alert" }, el("div", {}, advice), el("div", { class: "words", lang: "en" }, error.message));

@@ -8,6 +8,8 @@ import { link, show } from "./link.js";
 import { code, copyButton, modelsOf, noSuchIndex, notice, plainName, problem, pullButton, waiting } from "./parts.js";
 import { number, t } from "./texts.js";
 
+const OPEN = ["why", "context"]; // what a result can have open: the state has its id under that name
+const CLOSED = { why: "", context: "" };
 const MODES = ["auto", "vectors", "words", "hybrid"];
 // A model that was in memory is looked up in less; a load takes longer.
 const LOADED_MS = 5;
@@ -15,13 +17,13 @@ const TYPING_MS = 120;
 // So many are drawn at first, and again with each press of the button: thousands at once would hold the page up.
 const DRAWN = 100;
 
-export function search(root, first) {
-  let state = read(first);
+export function search(root, first, draft) {
+  let state = read({ ...first, ...draft.state });
   let indexes = [];
   let rerankers = [];
   let running = new AbortController();
   let isReady = false; // once the indexes are known
-  let isAsked = true; // by a link or by Enter; what is only typed is looked up by words
+  let isAsked = draft.isAsked ?? true; // by a link or by Enter; what is only typed is looked up by words
 
   const input = el("input", {
     type: "search",
@@ -38,7 +40,7 @@ export function search(root, first) {
 
   const type = later(TYPING_MS, () => !isAsked && answer());
   input.addEventListener("input", () => {
-    state.q = input.value;
+    state = { ...state, ...CLOSED, q: input.value };
     isAsked = false;
     if (state.q.trim()) type();
     else rest();
@@ -69,7 +71,7 @@ export function search(root, first) {
   }
 
   function change(part) {
-    state = { ...state, ...part };
+    state = { ...state, ...CLOSED, ...part };
     if (state.q.trim()) enter();
     else show("search", linkOf(state));
   }
@@ -158,13 +160,20 @@ export function search(root, first) {
           groups.set(file, group);
           room.insertBefore(group, more);
         }
-        groups.get(file).append(hitCard(hit, (n += 1), found));
+        const open = OPEN.find((name) => state[name] === hit.id) ?? null;
+        groups.get(file).append(hitCard(hit, (n += 1), found, open, (name) => opened(hit.id, name)));
       }
       more.hidden = n >= found.hits.length;
     }
     room.append(more);
     add();
     return room;
+  }
+
+  // What was opened last is in the link.
+  function opened(id, name) {
+    Object.assign(state, CLOSED, name ? { [name]: id } : {});
+    if (isAsked) show("search", linkOf(state));
   }
 
   function fileHead(hit) {
@@ -231,6 +240,7 @@ export function search(root, first) {
   begin();
   return {
     keys,
+    draft: () => ({ state, isAsked }),
     update(parameters) {
       state = { ...read(parameters), index: parameters.index || indexes[0]?.name || "" };
       input.value = state.q;
@@ -245,13 +255,13 @@ export function search(root, first) {
 }
 
 function read(given) {
-  const { q = "", index = "", mode = "auto", k = "10", path = "", since = "", rerank = "" } = given;
-  return { q, index, mode: MODES.includes(mode) ? mode : "auto", k, path, since, rerank };
+  const { q = "", index = "", mode = "auto", k = "10", path = "", since = "", rerank = "", why = "", context = "" } = given;
+  return { q, index, mode: MODES.includes(mode) ? mode : "auto", k, path, since, rerank, why, context };
 }
 
 // What differs from the usual is in the link.
-function linkOf({ q, index, mode, k, path, since, rerank }) {
-  return { q, index, mode: mode === "auto" ? "" : mode, k: k === "10" ? "" : k, path, since, rerank };
+function linkOf({ q, index, mode, k, path, since, rerank, why, context }) {
+  return { q, index, mode: mode === "auto" ? "" : mode, k: k === "10" ? "" : k, path, since, rerank, why, context };
 }
 
 const noIndex = () =>

@@ -43,8 +43,18 @@ def test_the_matrix_is_the_librarys_at_every_dimension_without_asking_again(open
     page.get_by_role("slider").fill("32")
     expect(page.locator("output")).to_have_text("32 of 256 numbers")
     assert cells(table) == pytest.approx(scores(32), abs=6e-4)
-    assert asked == []
     assert "dim=32" in page.url
+    exact = page.get_by_label("Dimension as a number")
+    expect(exact).to_have_value("32")
+    for typed, taken in (("64", 64), ("7", 32), ("9999", 256), ("", 256), ("32", 32)):
+        exact.fill(typed)
+        page.keyboard.press("Tab")
+        expect(page.locator("output")).to_have_text(f"{taken} of 256 numbers")
+        expect(exact).to_have_value(str(taken))
+        assert page.get_by_role("slider").input_value() == str(taken)
+        assert cells(table) == pytest.approx(scores(taken), abs=6e-4)
+        assert f"dim={taken}" in page.url or taken == 256
+    assert asked == []
     best = np.array(scores(32)).reshape(2, 3).argmax(axis=1).tolist()
     marked = [
         row.locator("td").evaluate_all("a => a.findIndex(b => 'best' in b.dataset)")

@@ -56,6 +56,21 @@ def test_it_fits_every_width_in_letters_that_can_be_read(open_page: Open, server
         assert min(sizes) >= 12, link
 
 
+@pytest.mark.parametrize("locale", ["en-US", "zh-CN"])
+def test_what_the_question_asks_for_fits_a_small_screen(open_page: Open, locale: str) -> None:
+    page = open_page(locale=locale, viewport={"width": 360, "height": 700})
+    room, text = page.get_by_role("searchbox").evaluate(
+        """(box) => {
+            const style = getComputedStyle(box);
+            const context = document.createElement("canvas").getContext("2d");
+            context.font = `${style.fontSize} ${style.fontFamily}`;
+            const room = box.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+            return [room, context.measureText(box.placeholder).width];
+        }"""
+    )
+    assert text <= room
+
+
 def test_the_theme_is_the_systems(open_page: Open) -> None:
     grounds = [
         open_page("#/look", color_scheme=scheme).evaluate("getComputedStyle(document.body).backgroundColor")
@@ -192,10 +207,73 @@ def test_a_server_that_restarts_is_waited_for(open_page: Open, notes: Path) -> N
         running.end()
     page.get_by_role("button", name="Ask").click()
     expect(page.locator(".banner")).to_contain_text("The server does not answer.")
+    for tab in ("Search", "Models"):
+        page.get_by_role("link", name=tab, exact=True).click()
+        expect(page.locator(".spinner")).to_have_count(0)
+        expect(page.get_by_text("The server does not answer.")).to_have_count(1)
     with running_server(program=program(address.rpartition(":")[2])):
         expect(page.locator(".banner")).to_be_hidden(timeout=30_000)
+        page.wait_for_selector(".lines pre")
+        page.get_by_role("link", name="Search", exact=True).click()
         page.wait_for_selector("article")
     open_page.problems.clear()  # the requests that nobody answered
+
+
+def test_a_tab_comes_back_as_it_was_left(open_page: Open) -> None:
+    page = open_page("#/search")
+    page.get_by_role("searchbox").fill("budget")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("article")
+    found = page.locator("article .text").all_inner_texts()
+    page.get_by_role("link", name="Look").click()
+    page.get_by_label("A text").fill("the oak")
+    page.get_by_role("link", name="Compare").click()
+    page.get_by_label("Left, one text a line").fill("one")
+    page.get_by_label("documents").check()
+    page.get_by_role("link", name="Map").click()
+    page.get_by_label("What to map").select_option("Lines of your own")
+    page.get_by_label("One text a line, at least two").fill("first\nsecond")
+
+    page.get_by_role("link", name="Search").click()
+    expect(page.get_by_role("searchbox")).to_have_value("budget")
+    page.wait_for_selector("article")
+    assert page.locator("article .text").all_inner_texts() == found
+    assert "q=budget" in page.url
+    page.get_by_role("searchbox").fill("outage")  # is not asked
+    page.get_by_role("link", name="Look").click()
+    expect(page.get_by_label("A text")).to_have_value("the oak")
+    assert page.locator(".token").count() == 0
+    page.get_by_role("button", name="Look", exact=True).click()
+    page.wait_for_selector(".token")
+    page.get_by_role("link", name="Compare").click()
+    expect(page.get_by_label("Left, one text a line")).to_have_value("one")
+    expect(page.get_by_label("documents")).to_be_checked()
+    page.keyboard.press("Escape")
+    page.keyboard.press("4")
+    expect(page.get_by_label("One text a line, at least two")).to_have_value("first\nsecond")
+    page.get_by_role("link", name="Search").click()
+    expect(page.get_by_role("searchbox")).to_have_value("outage")
+    expect(page.locator(".summary")).to_contain_text("by words while you type")
+    page.get_by_role("link", name="Look").click()
+    page.wait_for_selector(".token")  # what was looked at is shown again
+
+
+def test_another_language_keeps_what_was_typed_and_changes_the_sample(open_page: Open) -> None:
+    page = open_page("#/look")
+    page.get_by_role("button", name="中文").click()
+    expect(page.get_by_label("一段文字")).to_have_value("模型读的是词元，而不是字：budget review。")
+    page.get_by_label("一段文字").fill("橡树")
+    page.get_by_role("button", name="English").click()
+    expect(page.get_by_label("A text")).to_have_value("橡树")
+
+
+def test_the_name_of_the_program_leads_to_an_empty_search(open_page: Open) -> None:
+    page = open_page("#/search?q=budget")
+    page.wait_for_selector("article")
+    page.get_by_role("link", name="Look").click()
+    page.get_by_role("link", name="q3e-local").click()
+    expect(page.get_by_role("searchbox")).to_have_value("")
+    expect(page.locator("article")).to_have_count(0)
 
 
 def test_no_other_page_can_frame_it(open_page: Open, server: httpx.Client) -> None:

@@ -128,6 +128,36 @@ def test_a_search_in_the_map_lights_and_lists_what_it_finds(opened: Any, server:
     expect(page.locator(".side .passage")).to_have_count(len(hits))
 
 
+def test_one_selection_at_a_time(opened: Any) -> None:
+    page, found, _ = opened
+    query = page.get_by_label("Search in the map")
+    pressed = page.locator(".groups button[aria-pressed=true]")
+    group = page.locator(".groups button").nth(1)
+    group.click()
+    expect(pressed).to_have_count(1)
+    query.fill("checkout")
+    expect(page.locator(".side")).to_contain_text(" found")
+    expect(pressed).to_have_count(0)
+    group.click()
+    expect(query).to_have_value("")
+    expect(page.locator(".side .passage")).to_have_count(found["clusters"][1]["size"])
+    page.reload()  # the group is in the link
+    expect(pressed).to_contain_text(", ".join(found["clusters"][1]["words"]))
+    expect(page.locator(".side .passage")).to_have_count(found["clusters"][1]["size"])
+    query.fill("checkout")
+    page.get_by_role("button", name="Lasso").click()
+    box = page.locator("canvas").bounding_box()
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.mouse.down()
+    for x, y in ((1, 0), (1, 1), (0, 1)):
+        page.mouse.move(box["x"] + 5 + x * (box["width"] - 10), box["y"] + 5 + y * (box["height"] - 10))
+    page.mouse.up()
+    expect(page.locator(".side .passage")).to_have_count(min(50, found["n"]))
+    expect(query).to_have_value("")
+    expect(pressed).to_have_count(0)
+    assert "group=" not in page.url
+
+
 def test_lines_of_ones_own_are_drawn_and_are_in_the_link(open_page: Open) -> None:
     page = open_page("#/map?" + urlencode({"lines": "\n".join(LINES)}))
     page.wait_for_selector(".groups button")

@@ -25,8 +25,20 @@ def test_a_model_is_loaded_used_and_unloaded(open_page: Open, server: httpx.Clie
     expect(loaded.get_by_role("row", name="demo embeds")).to_contain_text("embeds")
     assert [model["name"] for model in server.get("/api/ps").json()["models"]] == ["demo:latest"]
     expect(page.locator(".tiles")).to_contain_text("1 model")
+    expect(here.get_by_role("row", name="demo embeds")).to_contain_text("loaded")
+    expect(here.get_by_role("button", name="Load demo", exact=True)).to_have_count(0)
     loaded.get_by_role("button", name="Unload demo", exact=True).click()
     expect(loaded).to_contain_text("No model is loaded")
+    expect(here.get_by_role("button", name="Load demo", exact=True)).to_be_visible()
+
+
+def test_what_is_loaded_already_is_marked(open_page: Open, server: httpx.Client) -> None:
+    server.post("/api/generate", json={"model": "demo"})
+    page = open_page("#/models", locale="zh-CN")
+    row = page.get_by_role("region", name="本机模型").get_by_role("row", name="demo 嵌入")
+    expect(row).to_contain_text("已加载")
+    server.post("/api/generate", json={"model": "demo", "keep_alive": 0})  # another client's
+    expect(row.get_by_role("button", name="加载 demo", exact=True)).to_be_visible()
 
 
 def test_counters_are_the_servers(open_page: Open, server: httpx.Client) -> None:
@@ -60,6 +72,16 @@ def test_a_model_is_pulled_with_its_progress(open_page: Open, world: World) -> N
         expect(page.get_by_role("region", name="On this machine")).to_contain_text("tiny:1b-q8_0", timeout=30_000)
         expect(row).to_contain_text("here")
         assert world.requests() == ["Tiny-1B-Q8_0.gguf"]
+
+
+@pytest.mark.parametrize(("locale", "headers"), [("en-US", ("Size", "Download")), ("zh-CN", ("大小", "下载量"))])
+def test_what_is_to_be_downloaded_is_told_from_the_size_of_a_file(
+    open_page: Open, locale: str, headers: tuple[str, str]
+) -> None:
+    page = open_page("#/models", locale=locale)
+    for place, header in enumerate(headers, 1):
+        table = page.locator(".models > .wide").nth(place)
+        expect(table.get_by_role("columnheader", name=header, exact=True)).to_be_visible()
 
 
 def test_a_pull_that_fails_says_why_and_can_be_tried_again(open_page: Open, world: World) -> None:
@@ -99,6 +121,7 @@ def test_a_pull_that_runs_stays_in_its_place_when_another_is_done(open_page: Ope
 
 
 def test_what_went_wrong_goes_when_it_is_tried_again(open_page: Open, server: httpx.Client) -> None:
+    server.post("/api/generate", json={"model": "demo", "keep_alive": 0})  # a model in memory has no such button
     statuses = [500, 200]
 
     def answer(route: Any) -> None:

@@ -72,6 +72,22 @@ def test_a_result_has_its_place_its_best_sentence_why_and_its_context(open_page:
     assert [text.split() for text in texts] == [each["text"].split() for each in around["passages"]]
 
 
+@pytest.mark.parametrize(("name", "inside"), [("Why", ".facts"), ("Context", ".passage[aria-current]")])
+def test_what_was_opened_is_in_the_link(open_page: Open, name: str, inside: str) -> None:
+    page = open_page("#/search?q=budget")
+    page.wait_for_selector("article")
+    page.locator("article").nth(1).get_by_role("button", name=name).click()
+    page.reload()
+    card = page.locator("article").nth(1)
+    expect(card.locator(inside)).to_be_visible()
+    expect(page.locator(inside)).to_have_count(1)
+    button = card.get_by_role("button", name=name)
+    expect(button).to_have_attribute("aria-expanded", "true")
+    button.click()
+    expect(page.locator(inside)).to_have_count(0)
+    assert page.url.endswith("#/search?q=budget&index=notes")
+
+
 def test_results_stand_by_file_and_in_the_order_of_the_first_of_each(open_page: Open) -> None:
     hits = [{"file": name, "text": name} for name in ("x/b.md", "x/a.md", "x/b.md")]
     page = open_page("#/search?q=oak", prepare=answering(*hits))
@@ -113,6 +129,7 @@ def test_the_keyboard_walks_and_opens(open_page: Open) -> None:
     page.keyboard.press("Escape")
     page.keyboard.press("?")
     assert "Walk through the results" in page.get_by_role("dialog").inner_text()
+    assert "Move the map" in page.get_by_role("dialog").inner_text()
     page.keyboard.press("Escape")
     page.keyboard.press("2")
     page.wait_for_url("**#/compare")
