@@ -9,8 +9,7 @@ import os
 
 # Turns of a loop, some tens of microseconds: longer than threads that all have a core wait for each other at a barrier.
 # OpenMP's own default is milliseconds. With other programs on the cores, a thread that is waited for often has none,
-# and a spinning thread keeps it from getting one: 600 texts by the demo took 14 s in place of 2.5 beside two busy
-# processes on 2 cores, and 24 texts by the 0.6B 95 s in place of 47.
+# and a spinning thread keeps it from getting one.
 _TURNS = 1000
 
 
