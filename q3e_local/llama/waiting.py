@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-# Turns of a loop, some tens of microseconds: longer than threads that all have a core wait for each other at a barrier.
+# Turns of a loop, some tens of microseconds: longer than threads that all have a core wait at a barrier.
 # OpenMP's own default is milliseconds. With other programs on the cores, a thread that is waited for often has none,
 # and a spinning thread keeps it from getting one.
 _TURNS = 1000
