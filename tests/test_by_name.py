@@ -20,6 +20,7 @@ from q3e_local.server.settings import ServerSettings
 
 @pytest.fixture(autouse=True)
 def _closed() -> Iterator[None]:
+    by_name.close()  # what tests of other files left open in this process
     yield
     by_name.close()
 

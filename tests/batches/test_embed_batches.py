@@ -67,12 +67,14 @@ def test_a_list_of_texts_has_no_place_for_either():
 
 
 def test_options_are_those_of_a_request():
+    # The model of this process may have the instruction kept from an earlier test, rounded to f16, and `expected` not.
     question = EmbedBatches("demo", kind="query", dim=32, instruction="Find the animal")
     wanted = expected(["cat"], kind="query", dim=32, instruction="Find the animal")
-    np.testing.assert_allclose(question(["cat"])[0], wanted.vectors[0], atol=1e-6)
+    np.testing.assert_allclose(question(["cat"])[0], wanted.vectors[0], atol=3e-3)
     assert question.space == wanted.space
-    task = EmbedBatches("demo", task="clustering")
-    np.testing.assert_allclose(task(["cat"])[0], expected(["cat"], task="clustering").vectors[0], atol=1e-6)
+    task = EmbedBatches("demo", task="clustering")(["cat"])[0]
+    np.testing.assert_allclose(task, expected(["cat"], task="clustering").vectors[0], atol=3e-3)
+    assert np.abs(task - expected(["cat"]).vectors[0]).max() > 0.03
 
 
 def test_columns_have_the_names_that_were_given():

@@ -147,7 +147,7 @@ def test_the_status_of_a_service_that_is_not_there(linux, manager, tmp_path, mon
     assert result.stdout.splitlines() == [
         f"file     {tmp_path / SYSTEMD}: not there; write it with: q3e-local service install",
         "service  inactive",
-        f"server   no server answers at {NOBODY}; start one with: q3e-local serve",
+        f"server   no server answers at {NOBODY}; start one with: q3e-local serve --port 9",
     ]
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "service  unknown: there is no systemctl here\n" in run("service", "status", "--server", NOBODY).stdout

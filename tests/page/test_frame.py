@@ -145,6 +145,7 @@ def test_a_key_is_asked_for_once_and_kept_for_the_tab(open_page: Open, notes: Pa
         assert page.evaluate("[localStorage.length, Object.values(sessionStorage)]")[1] == ["secret"]
         page.goto(f"{running.url}/ui#/models?model=demo")
         expect(page.locator(".lines pre").first).to_contain_text("Bearer $Q3E_API_KEY")
+        page.close()  # which asks the server for news, until the server ends
         refused = [each for each in open_page.problems if "401" not in each]
         assert refused == []
         open_page.problems.clear()  # the requests that were refused before the key was known
