@@ -67,7 +67,7 @@ def test_a_list_of_texts_has_no_place_for_either():
 
 
 def test_options_are_those_of_a_request():
-    # The model of this process may have the instruction kept from an earlier test, rounded to f16, and `expected` not.
+    # The model of this process may have kept the instruction of an earlier test, rounded to f16; `expected` has not.
     question = EmbedBatches("demo", kind="query", dim=32, instruction="Find the animal")
     wanted = expected(["cat"], kind="query", dim=32, instruction="Find the animal")
     np.testing.assert_allclose(question(["cat"])[0], wanted.vectors[0], atol=3e-3)
