@@ -44,7 +44,7 @@ def placed(info: ModelInfo, config: EngineConfig, kernels: Kernels) -> Placement
                 none = NO_DEVICE if option == "device" else 0
                 raise OptionError(
                     f"{option} must be {none}, got {value}: this llama.cpp was built without a GPU; "
-                    "the README says how to build it for one",
+                    "docs/install.md says how to have one that was built for it",
                     option,
                 )
         return Placement(info.n_layer, why="this llama.cpp was built without a GPU")

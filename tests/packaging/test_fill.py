@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,11 +62,3 @@ def test_a_file_that_is_missing_is_named_and_nothing_is_written(release, tmp_pat
     assert f"{release} must have one file" in done.stderr
     assert missing.partition("1.2.3")[2] in done.stderr
     assert not (tmp_path / "out").exists()
-
-
-def test_the_formula_is_ruby(release, tmp_path):
-    ruby = shutil.which("ruby")
-    if ruby is None:
-        pytest.skip("needs ruby")
-    fill(release, tmp_path / "out")
-    subprocess.run([ruby, "-c", tmp_path / "out/homebrew/q3e-local.rb"], check=True, capture_output=True)
