@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from q3e_local.cli.commands.index_export import what_is_kept
+from q3e_local.cli.commands.kept_rows import what_is_kept
 from q3e_local.cli.stopping import uninterrupted
 from q3e_local.cli.texts import Item, Layout, Source
 from q3e_local.cli.writing.record import About, Record, cell

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from q3e_local.cli import candidates
-from q3e_local.cli.again import again
 from q3e_local.cli.commands.index_files import one_index
+from q3e_local.cli.commands.kept_rows import what_is_kept
 from q3e_local.cli.computing.model_options import quiet_option
 from q3e_local.cli.progress import bar
 from q3e_local.cli.stopping import between_batches, stopping_cleanly
@@ -18,9 +17,6 @@ from q3e_local.errors import OptionError
 from q3e_local.search import places
 from q3e_local.stores.address import StoreAddress, parse
 from q3e_local.wording.counts import counted
-
-if TYPE_CHECKING:
-    from q3e_local.stores.filling import Filling
 
 
 @click.command()
@@ -92,11 +88,3 @@ def _send(path: Path, to: StoreAddress, force: bool, quiet: bool) -> None:
         say(f"{filling.n_sent:,} sent, {total - filling.n_sent:,} there already, {filling.n_deleted:,} deleted")
     for note in filling.notes:
         say(note)
-
-
-def what_is_kept(filling: Filling, to: StoreAddress, what: str) -> str:
-    """How many rows are in the store after an interruption, and which command goes on."""
-    if not filling.keeps_parts:
-        return f"nothing is kept: {to} is written whole or not at all"
-    command = "the same command" if to.password else again()
-    return f"{counted(filling.n_there, f'{what} is', f'{what}s are')} in {to}; go on with: {command}"
