@@ -50,6 +50,21 @@ def test_the_summary_as_json(tmp_path):
     assert [(Path(file["file"]).name, file["expected"]) for file in fields["skipped"]] == [("broken.pdf", False)]
 
 
+def test_what_is_not_utf_8_is_named_with_the_encoding_that_was_taken(tmp_path):
+    write(tmp_path / "legacy", {
+        "会议.txt": "会议改到周四下午三点，地点还是二楼的小会议室。".encode("gbk"),
+        "marked.txt": "﻿plans for the week".encode("utf-16"),
+        "plain.txt": "plain",
+    })  # fmt: skip
+    said = run("index", "legacy", "-m", "demo", "--db", "a.q3e").stderr.splitlines()
+    assert said[1] == "read as GB18030, not UTF-8: legacy/会议.txt; where that is wrong, save it as UTF-8"
+    assert run("index", "legacy", "--db", "a.q3e").stderr.count("GB18030") == 0  # it was not read again
+    fields = json.loads(run("index", "legacy", "-m", "demo", "--json", "--db", "b.q3e").stdout)
+    assert {key: [Path(path).name for path in paths] for key, paths in fields["read_as"].items()} == {
+        "GB18030": ["会议.txt"]
+    }
+
+
 @pytest.mark.parametrize("name", ["list", "show", "rm"])
 def test_a_folder_with_a_commands_name(name, tmp_path):
     write(tmp_path, {f"{name}/a.txt": "text"})

@@ -207,7 +207,9 @@ class _Run:
         skipped = [
             {"file": _utf8(file.path), "reason": file.reason, "expected": file.is_expected} for file in tally.skipped
         ]
-        print_json({"index": _utf8(self.path), **fields, "seconds": round(seconds, 3), "skipped": skipped})
+        read_as = {encoding: [_utf8(path) for path in paths] for encoding, paths in tally.read_as.items()}
+        facts = {"seconds": round(seconds, 3), "skipped": skipped, "read_as": read_as}
+        print_json({"index": _utf8(self.path), **fields, **facts})
 
     def _report(self, tally: Tally, seconds: float, skipped: list[Skipped]) -> None:
         counts = {what: getattr(tally, f"n_{what}") for what in ("new", "changed", "unchanged", "removed")}
@@ -216,6 +218,9 @@ class _Run:
             patterns = " or ".join(f"--glob {glob!r}" for glob in self.globs)
             where = ", ".join(visible(from_here(str(folder))) for folder in self.folders)
             say(f"no file matches {patterns} in {where}" if patterns else f"there is no file to read in {where}")
+        for encoding, paths in tally.read_as.items():
+            names = [visible(from_here(str(path))) for path in paths]
+            say(f"read as {encoding}, not UTF-8: {self._some(names)}; where that is wrong, save it as UTF-8")
         for note in tally.notes:
             say(note)
         if tally.n_chunks:
@@ -240,11 +245,15 @@ class _Run:
             else:
                 by_reason[file.reason].append(visible(from_here(str(file.path))))
         for reason, names in by_reason.items():
-            named = names if self.verbose else names[:_NAMED_AT_MOST]
-            more = f" and {len(names) - len(named):,} more (--verbose)" if len(names) > len(named) else ""
-            say(f"skipped {len(names):,}: {visible(reason)}: {', '.join(named)}{more}")
+            say(f"skipped {len(names):,}: {visible(reason)}: {self._some(names)}")
         if n_expected and not self.quiet:
             say(f"passed over {counted(n_expected, 'file')} that no text was expected in (--verbose)")
+
+    def _some(self, names: list[str]) -> str:
+        """Names in a row; the first few of many, but with --verbose all."""
+        named = names if self.verbose else names[:_NAMED_AT_MOST]
+        more = f" and {len(names) - len(named):,} more (--verbose)" if len(names) > len(named) else ""
+        return ", ".join(named) + more
 
 
 class _Embedding:

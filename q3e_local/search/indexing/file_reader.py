@@ -19,6 +19,7 @@ from q3e_local.errors import InputError
 from q3e_local.files import sha256
 from q3e_local.reading import read_bytes
 from q3e_local.reading.document import Document
+from q3e_local.reading.encodings import marked_encoding, shown
 from q3e_local.reading.limits import Limits
 from q3e_local.reading.walk import FoundFile, Skipped
 from q3e_local.search.database import Database
@@ -133,6 +134,8 @@ class FileReader:
                 continue
             # Parts of the file that could not be read; the rest of it is indexed.
             self._tally.skipped += [Skipped(file.path, problem) for problem in document.problems]
+            if document.encoding not in (None, "utf-8", marked_encoding(data)):
+                self._tally.read_as.setdefault(shown(document.encoding), []).append(file.path)
             yield _Read(replace(record, kind=document.kind), document, len(data))
 
     def _opened(self, file: FoundFile, read: Callable[[Path], T]) -> T | None:

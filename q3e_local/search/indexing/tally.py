@@ -6,6 +6,7 @@ Knows no files and no index.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from q3e_local.reading.walk import Skipped
 
@@ -24,6 +25,9 @@ class Tally:
     n_left_out: int = 0  # files that the index has and keeps, and that this run did not look at
     skipped: list[Skipped] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)  # why folders could not be looked at
+    read_as: dict[str, list[Path]] = field(
+        default_factory=dict
+    )  # files that seem to be in another encoding than UTF-8
     notes: list[str] = field(default_factory=list)  # what else the user should know
 
     @property
