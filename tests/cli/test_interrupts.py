@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -212,3 +214,15 @@ def test_a_rebuilding_says_what_is_kept_and_goes_on(notes, gates):
     with gates.on_screen(*rebuild, columns=160, more=another) as screen:
         screen.wait_for("64 of 100 chunks")
         gates.finish(screen)
+
+
+def test_while_modules_are_loading_it_is_no_traceback(tmp_path):
+    write(
+        tmp_path / "slow",
+        {"click.py": "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nimport time\ntime.sleep(60)\n"},
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path / "slow"), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-m", "q3e_local", "--version"], capture_output=True, text=True, env=environment
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
