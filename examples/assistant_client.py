@@ -5,12 +5,13 @@ import sys
 
 from mcp import Client, StdioServerParameters
 
+QUESTION = " ".join(sys.argv[1:]) or "the shop was offline"
 SERVER = StdioServerParameters(command=sys.executable, args=["-m", "q3e_local", "mcp", "notes.q3e"])
 
 
 async def main():
     async with Client(SERVER) as client:
-        found = await client.call_tool("search", {"query": "the shop was offline", "limit": 1})
+        found = await client.call_tool("search", {"query": QUESTION, "limit": 1})
         print(found.content[0].text)
 
 

@@ -128,6 +128,7 @@ SLOW = {
     "server/http/test_guard.py",
     "server/local/test_tokenizing.py",
     "server/test_bodies.py",
+    "test_page_commands.py",
     "test_vectors.py",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 
@@ -94,15 +95,17 @@ def test_openai_client(output, monkeypatch):
     assert got == [f"2 documents of 256 numbers, {n_tokens} tokens", "1 question of 256 numbers"]
 
 
-def test_assistant_client(tmp_path):
+@pytest.mark.parametrize("name", ["assistants.md", "assistants.zh-CN.md"])
+def test_assistant_client(name, tmp_path):
     notes = ROOT / "examples" / "notes"
     assert run("index", notes, "-m", "demo", "--db", tmp_path / "notes.q3e").exit_code == 0
+    page = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    line, _, shown = page.partition("$ python ")[2].partition("\n```")[0].partition("\n")
+    script, *question = shlex.split(line)
     # A process, because the client hands its stderr on to the server, and a test's stderr is no file.
-    script = [sys.executable, ROOT / "examples" / "assistant_client.py"]
-    done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=True)
+    command = [sys.executable, ROOT / script, *question]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", check=True)
     got = done.stdout.strip("\n").replace(notes.as_posix(), "/home/you/examples/notes")
-    page = (ROOT / "docs" / "assistants.md").read_text(encoding="utf-8")
-    shown = page.partition("$ python examples/assistant_client.py\n")[2].partition("\n```")[0]
     score = r"score \d\.\d{3}"
     assert re.sub(score, "score", got) == re.sub(score, "score", shown)
 

