@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
-install = runpy.run_path(str(ROOT / "scripts" / "install.py"))["install"]
+SCRIPT = ROOT / "scripts" / "install.py"
+install = runpy.run_path(str(SCRIPT))["install"]
 PIP = """
 import sys, time
 for line in {lines!r}:
@@ -40,6 +41,14 @@ def installed(tmp_path: Path, lines: list[str], end: str, **options: float) -> t
     shown = out.getvalue().splitlines()
     assert all(re.match(r"  \d+:\d\d  ", line) for line in shown) or code
     return code, [re.sub(r"^  \d+:\d\d  ", "", line) for line in shown], log.read_text()
+
+
+def test_a_python_that_is_too_old_is_named_before_anything_is_installed():
+    oldest = re.search(r'requires-python = ">=([\d.]+)"', (ROOT / "pyproject.toml").read_text())[1]
+    script = f"import runpy, sys; sys.version_info = (3, 9, 6); runpy.run_path({str(SCRIPT)!r}, None, '__main__')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    said = f"q3e-local needs Python {oldest} or newer, this one is 3.9.6. Name another: make demo PYTHON=python3.12\n"
+    assert (done.returncode, done.stdout) == (1, said)
 
 
 def test_each_phase_is_announced_and_the_log_has_all_that_pip_says(tmp_path):
