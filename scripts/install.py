@@ -16,7 +16,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
-OLDEST = (3, 11)
 EVERY_S = 15.0
 _COMPILES = "compiling llama.cpp"
 # What a line of pip's means. An indented line may be about the environment that a package is built in.
@@ -97,12 +96,6 @@ def _copy(lines: Iterable[str], file: TextIO, progress: Progress) -> None:
 
 
 def main() -> int:
-    if sys.version_info < OLDEST:
-        needed, has = (".".join(map(str, version)) for version in (OLDEST, sys.version_info[:3]))
-        print(
-            f"q3e-local needs Python {needed} or newer, this one is {has}. Name another: make demo PYTHON=python3.12"
-        )
-        return 1
     arguments = ["--disable-pip-version-check", "--no-input", "--verbose"]
     command = [sys.executable, "-m", "pip", "install", *arguments, *sys.argv[1:]]
     try:
