@@ -1,5 +1,6 @@
 # The README says what each of these runs, for people without make.
 PYTHON ?= python3
+TOO_OLD := q3e-local needs Python 3.11 or newer; name one, as in: make demo PYTHON=python3.12
 VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := .venv-integrations
@@ -102,6 +103,7 @@ clean:
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "Making an environment in $(VENV), with this Python:"
 	@$(PYTHON) --version
+	@$(PYTHON) -c "import sys; sys.exit('$(TOO_OLD)' if sys.version_info < (3, 11) else 0)"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "Installing q3e-local and its packages into it. The first time llama.cpp is compiled for this CPU, which takes"
 	@echo "about 5 minutes on 2 idle cores; pip keeps what was compiled for the next time."

@@ -8,7 +8,8 @@ from typing import Any
 
 from command import run
 
-from q3e_local.checks.doctor import Finding, NativeLooks
+from q3e_local.checks.doctor import NativeLooks
+from q3e_local.checks.finding import Finding
 
 
 class InThisProcess:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -260,6 +261,12 @@ def test_starting_loads_nothing_heavy(what):
     script = f"import sys\n{what}\nprint(*sys.modules, file=sys.stderr)"
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not heavy & set(answer.stderr.split())
+
+
+def test_embedding_a_text_loads_nothing_that_only_stores_need():
+    command = [sys.executable, "-X", "importtime", "-m", "q3e_local", "embed", "--text", "hello", "-m", "demo"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert set(re.findall(r"q3e_local\.stores\.\w+", answer.stderr)) == {"q3e_local.stores.address"}
 
 
 def test_the_public_names_are_these():

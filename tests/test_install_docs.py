@@ -1,4 +1,4 @@
-"""docs/install.md names folders, versions and extras as they are."""
+"""docs/install.md names folders, versions and extras as they are, and the page in Chinese gives the same commands."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from q3e_local import files
 from q3e_local.cli import main
 
 PAGE = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+CHINESE = (ROOT / "docs" / "install.zh-CN.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 OF_FOLDERS = ("data", "config", "state", "cache")
 
@@ -44,10 +45,33 @@ def test_folders_below_q3e_home(name, monkeypatch, tmp_path):
 def test_the_bindings_version_is_the_one_that_is_needed():
     (pinned,) = [each for each in PROJECT["dependencies"] if each.startswith("llama-cpp-python")]
     assert set(re.findall(r"llama-cpp-python==[\d.]+", PAGE)) == {pinned}
+    assert set(re.findall(r"llama-cpp-python==[\d.]+", CHINESE)) == {pinned}
+
+
+def commands(page: str) -> set[str]:
+    """The lines of its blocks of commands, without comments and the space before them."""
+    blocks = re.findall(r"```(?:sh|powershell)\n(.*?)```", page, flags=re.DOTALL)
+    return {re.sub(r"\s+#.*", "", line).strip() for block in blocks for line in block.splitlines() if line}
+
+
+def test_the_chinese_page_gives_the_same_commands():
+    """But for the mirrors that it alone names, its own words in a command, and another example of a build."""
+    alone = {line for line in commands(CHINESE) - commands(PAGE) if re.search("镜像地址|你好|名称", line) is None}
+    assert alone == {'CMAKE_ARGS="-DLLAVA_BUILD=OFF -DGGML_VULKAN=on" \\'}
+
+
+def test_both_pages_have_the_same_kinds_and_builds():
+    rows = [
+        re.findall(r"^\| (`[a-z][a-z0-9-]+`(?:、|, )?(?:`cu\d+`)?|`-DGGML_\w+=on`) \|", page, re.MULTILINE)
+        for page in (PAGE, CHINESE)
+    ]
+    english, chinese = ({each for row in found for each in re.findall(r"`([^`]+)`", row)} for found in rows)
+    assert chinese <= english
+    assert {"vulkan", "cpu", "metal", "cu124", "cu132", "rocm72", "hip-radeon", "-DGGML_VULKAN=on"} <= chinese
 
 
 def test_extras_and_commands_there_are():
-    named = {each for found in re.findall(r"\[([a-z,]+)\]'", PAGE) for each in found.split(",")}
+    named = {each for found in re.findall(r"\[([a-z,]+)\]'", PAGE + CHINESE) for each in found.split(",")}
     assert named
     assert named <= set(PROJECT["optional-dependencies"])
     commands = set(re.findall(r"^(?:\S+/)?q3e-local ([a-z]+)", PAGE, re.MULTILINE))

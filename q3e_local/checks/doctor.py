@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
+from q3e_local.checks.finding import Finding
 from q3e_local.errors import CrashError, Q3EError
 from q3e_local.llama.child import Child
 from q3e_local.llama.kernels import choice
 from q3e_local.wording.endings import advice, manner
+from q3e_local.wording.installing import rebuild
 
 _SPARE_BYTES = 500_000_000  # to stay free beside a model: a full disk breaks other programs
 
@@ -30,23 +30,6 @@ _ADVICE = {
     "found": "delete {model.path}, which another program put there, and pull it: q3e-local pull {model.name}",
     "bundled": "reinstall q3e-local",
 }
-
-
-BINDING = "llama-cpp-python==0.3.36"
-# What llama.cpp is compiled with for a GPU, by its maker; the first of those that are here is advised.
-_BUILDS = {
-    "NVIDIA": "-DGGML_CUDA=on", "AMD": "-DGGML_VULKAN=on", "Apple": "-DGGML_METAL=on", "Intel": "-DGGML_VULKAN=on",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a look found, and what to do where it is not well."""
-
-    what: str
-    text: str
-    ok: bool = True
-    advice: str = ""
 
 
 class NativeLooks:
@@ -65,8 +48,11 @@ class NativeLooks:
         os.environ[choice.VARIABLE] = choice.OFF
 
     def demo(self) -> list[Finding]:
-        """Whether the demo model gives vectors."""
-        return list(_checked("embedding", _demo))
+        """Whether the demo models give vectors, and order documents."""
+        found = list(_checked("embedding", _demo))
+        if all(finding.ok for finding in found):
+            found += _checked("ranking", _demo_reranker)
+        return found
 
 
 def examine() -> Iterator[Finding]:
@@ -137,41 +123,14 @@ def _memory(total: int, available: int) -> Finding:
 def _llama() -> Iterator[Finding]:
     from importlib.metadata import version
 
-    from q3e_local.llama import binding
+    from q3e_local.checks.gpus import gpus
+    from q3e_local.llama import library
+
+    with library.importing():
+        from q3e_local.llama import binding
 
     yield Finding("llama.cpp", f"llama-cpp-python {version('llama-cpp-python')}: {binding.system_info()}")
-    yield from _gpus()
-
-
-def _gpus() -> Iterator[Finding]:
-    """Which GPUs llama.cpp computes on; where it knows none, what would let it."""
-    from q3e_local import machine
-    from q3e_local.llama import binding
-    from q3e_local.llama.devices import devices
-
-    found = devices()
-    for device in found:
-        yield Finding("GPU", str(device))
-    if found:
-        return
-    if binding.can_offload():
-        advice = "install the driver of the GPU, then look again; until then the CPU computes"
-        yield Finding("GPU", "llama.cpp was built for a GPU, and finds none here", True, advice)
-        return
-    makers = machine.gpu_makers()
-    if not makers:
-        yield Finding("GPU", "none is seen on this machine; the CPU computes")
-        return
-    build = next(_BUILDS[maker] for maker in _BUILDS if maker in makers)
-    text = f"one of {' and one of '.join(makers)} is here, and llama.cpp was built for the CPU alone"
-    yield Finding("GPU", text, True, f"for more speed, {_compiled(build)}; or take a prebuilt one: docs/install.md")
-
-
-def _compiled(build: str) -> str:
-    """The line that compiles llama.cpp for such a GPU, in the shell that people have here."""
-    arguments = f"-DLLAVA_BUILD=OFF {build}"
-    pip = f"python -m pip install --force-reinstall --no-deps --no-cache-dir {BINDING}"
-    return f'$env:CMAKE_ARGS="{arguments}"; {pip}' if sys.platform == "win32" else f'CMAKE_ARGS="{arguments}" {pip}'
+    yield from gpus()
 
 
 def _kernels() -> Iterator[Finding]:
@@ -281,6 +240,28 @@ def _demo() -> Iterator[Finding]:
     if not works:
         yield Finding("embedding", f"the demo model gives vectors of norm {norms}", False, "reinstall q3e-local")
     elif not tap:
-        yield Finding("embedding", "works, on the slow path", False, f"install {BINDING}, built from source")
+        yield Finding(
+            "embedding", "works, on the slow path", False, f"compile llama.cpp on this machine: {rebuild()}"
+        )
     else:
         yield Finding("embedding", f"works: 2 texts, dim {embedder.n_embd}, vectors of length 1")
+
+
+def _demo_reranker() -> Iterator[Finding]:
+    from q3e_local.embedding.engine import EngineConfig
+    from q3e_local.llama.engine import LlamaEngine
+    from q3e_local.models import installed
+    from q3e_local.reranking.reranker import Reranker
+
+    documents = ["The office moves in April.", "The budget was exceeded by six percent."]
+    located = installed.locate("demo-reranker")
+    # Not by `load_reranker`, which notes of a path that its order was proved: nothing is written here.
+    engine = LlamaEngine(located.path, EngineConfig(), kind="reranker")
+    with Reranker(engine, located.name, located.rerank_prompts) as reranker:
+        best = reranker.rank("we spent more money than planned", documents)[0]
+    if best.index != 1:
+        yield Finding(
+            "ranking", "the demo reranker takes a wrong answer for the right one", False, "reinstall q3e-local"
+        )
+    else:
+        yield Finding("ranking", "works: of 2 documents the right one is first")

@@ -1,6 +1,7 @@
-"""Whether this machine has the memory to run a model, before its file is here.
+"""Whether this machine has the memory to run a model, also before its file is here.
 
-Arithmetic on a card's published sizes and the machine's memory; downloads and loads nothing.
+Arithmetic on what a card or a file's header says, and on the machine's memory; downloads and loads nothing. All of it
+is for the default settings on a CPU: what was tuned, and a GPU, may take more.
 """
 
 from __future__ import annotations
@@ -83,9 +84,12 @@ def smallest() -> SizedModel:
     return _published("embedder")[0]
 
 
-def needed_bytes(card: ModelCard, size_bytes: int) -> int:
-    """Memory for a file of this size and texts no longer than a batch: an upper estimate, as `show` makes it."""
-    config, sizes = EngineConfig(), card.sizes
+def needed_bytes(card: ModelCard, size_bytes: int, n_ctx: int = 0) -> int:
+    """Memory for a file of this size of a card, and texts of `n_ctx` tokens: an upper estimate.
+
+    A card does not state all widths. Where the file is here, `needed_by_file` is nearer.
+    """
+    sizes = card.sizes
     info = ModelInfo(
         path=Path(card.name),
         name=card.name,
@@ -103,7 +107,13 @@ def needed_bytes(card: ModelCard, size_bytes: int) -> int:
         quantization="",
         added_tokens=(),
     )
-    return plan.needed_bytes(info, settle(config, Host(n_cores=1), None), config.n_seq_max, True)
+    return needed_by_file(info, n_ctx)
+
+
+def needed_by_file(info: ModelInfo, n_ctx: int = 0) -> int:
+    """Memory for this file, and texts of `n_ctx` tokens; all texts no longer than a batch take the same."""
+    config = EngineConfig()
+    return plan.needed_bytes(info, settle(config, Host(n_cores=1), None), config.n_seq_max, True, n_ctx)
 
 
 def _published(kind: ModelKind) -> list[SizedModel]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import signal
 
-REBUILD = (
-    "pip install --force-reinstall --no-deps --no-cache-dir --no-binary llama-cpp-python llama-cpp-python==0.3.36"
-)
+from q3e_local.wording.installing import rebuild
+
 _REASONS = {
     "SIGKILL": "the system ran out of memory, or someone ended it",
     "SIGABRT": "llama.cpp stopped itself",
@@ -22,7 +21,7 @@ _ADVICE = {
     "SIGKILL": "close other programs, so that more memory is free",
     "SIGBUS": "see that the disk is there, and pull the model again",
     "SIGILL": (
-        f"build llama.cpp on this machine: {REBUILD}; if it was built here, put CMAKE_ARGS=-DGGML_NATIVE=OFF before "
+        "build llama.cpp on this machine: {rebuild}; if it was built here, put CMAKE_ARGS=-DGGML_NATIVE=OFF before "
         "that command, which leaves out AVX-512 and AMX"
     ),
 }
@@ -51,7 +50,8 @@ def ended(exit_code: int | None) -> str:
 
 def advice(exit_code: int | None) -> str:
     """What a user can do about a process of llama.cpp that ended like this."""
-    return _ADVICE.get(_signal(exit_code), f"build llama.cpp again on this machine: {REBUILD}")
+    text = _ADVICE.get(_signal(exit_code), "build llama.cpp again on this machine: {rebuild}")
+    return text.replace("{rebuild}", rebuild())
 
 
 def _signal(exit_code: int | None) -> str:

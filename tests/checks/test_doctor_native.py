@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,13 +14,16 @@ import pytest
 from findings import findings, problem
 from gpus import device, pretend
 
+import q3e_local
 from q3e_local import llama
 from q3e_local.checks import doctor
-from q3e_local.checks.doctor import Finding, NativeLooks
+from q3e_local.checks.doctor import NativeLooks
+from q3e_local.checks.finding import Finding
 from q3e_local.llama import binding
 from q3e_local.llama.kernels import in_use
 from q3e_local.llama.kernels.choice import Kernels
 from q3e_local.llama.settings.placement import Device
+from q3e_local.reranking.rank_model import Ranked
 
 InAChild = Callable[[type[NativeLooks]], None]
 UNSET = Kernels(None, "Q3E_KERNELS=off", faster=("unset Q3E_KERNELS",))
@@ -80,13 +84,14 @@ def test_a_sound_machine_has_nothing_wrong(in_a_child):
     texts = {finding["what"]: finding["text"] for finding in found}
     assert set(texts) == {
         "system", "cores", "memory", "llama.cpp", "GPU", "kernels", "data", "config", "state", "hub cache", "model",
-        "embedding",
+        "embedding", "ranking",
     }  # fmt: skip
     wanted = "16.0 GB, 8.0 GB available: enough for qwen3-embedding:4b, which needs about 2.8 GB"
     assert texts["memory"] == wanted
     assert f"Python {platform.python_version()}" in texts["system"]
     assert texts["llama.cpp"].startswith("llama-cpp-python 0.3.36: ")
     assert texts["embedding"] == "works: 2 texts, dim 256, vectors of length 1"
+    assert texts["ranking"] == "works: of 2 documents the right one is first"
 
 
 @SIGNALS
@@ -181,7 +186,7 @@ def test_a_build_without_avx2_where_nobody_knows_what_the_cpu_has(cpu):
 def test_a_build_without_avx2_does_not_matter_where_a_gpu_has_all_layers(cpu, monkeypatch, runs, free_gb, code):
     """As a wheel for CUDA is that was built elsewhere: the models here fit on the card, or they do not."""
     cpu("SSE3", runs, UNSET)
-    monkeypatch.setattr(doctor, "_demo", lambda: iter(()))  # which would compute on the card
+    monkeypatch.setattr(NativeLooks, "demo", lambda self: [])  # which would compute on the card
     pretend(monkeypatch, device(free=free_gb, total=12.0))
     found_code, found = findings()
     (finding,) = [finding for finding in found if finding["what"] == "CPU"]
@@ -239,18 +244,39 @@ CARD = Device("CUDA0", "NVIDIA GeForce RTX 3060", "CUDA", "discrete", 11_200_000
         ([], False, [], "none is seen on this machine; the CPU computes", ""),
         (
             [], False, ["Intel", "NVIDIA"],
-            "one of Intel and one of NVIDIA is here, and llama.cpp was built for the CPU alone", "-DGGML_CUDA=on",
+            "there is one by Intel and one by NVIDIA, and llama.cpp was built for the CPU alone", "-DGGML_CUDA=on",
         ),
-        ([], False, ["AMD"], "one of AMD is here, and llama.cpp was built for the CPU alone", "-DGGML_VULKAN=on"),
+        ([], False, ["AMD"], "there is one by AMD, and llama.cpp was built for the CPU alone", "-DGGML_VULKAN=on"),
+        ([], False, ["Apple"], "there is one by Apple, and llama.cpp was built for the CPU alone", "-DGGML_METAL=on"),
     ],
 )  # fmt: skip
 def test_gpus_are_named_or_what_would_let_llama_cpp_use_them(monkeypatch, devices, can_offload, makers, text, advice):
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: f"/usr/bin/{name}")
     monkeypatch.setattr("q3e_local.llama.devices.devices", lambda: devices)
     monkeypatch.setattr(binding, "can_offload", lambda: can_offload)
     monkeypatch.setattr("q3e_local.machine.gpu_makers", lambda: makers)
-    monkeypatch.setattr(doctor, "_demo", lambda: iter(()))  # which would compute on the card
+    monkeypatch.setattr(NativeLooks, "demo", lambda self: [])  # which would compute on the card
     code, found = findings()
     (finding,) = [finding for finding in found if finding["what"] == "GPU"]
     assert (code, finding["ok"], finding["text"]) == (0, True, text)
     assert advice in finding["advice"]
     assert bool(advice) == bool(finding["advice"])
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("maker", ["NVIDIA", "AMD", "Intel"])
+def test_without_the_tools_to_compile_for_a_gpu_a_prebuilt_llama_cpp_is_advised(monkeypatch, maker):
+    """The line that compiles failed there, after minutes."""
+    monkeypatch.setattr(binding, "can_offload", lambda: False)
+    monkeypatch.setattr("q3e_local.machine.gpu_makers", lambda: [maker])
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: None)
+    (finding,) = [finding for finding in findings()[1] if finding["what"] == "GPU"]
+    assert "--only-binary llama-cpp-python --extra-index-url INDEX llama-cpp-python==0.3.36" in finding["advice"]
+    assert "CMAKE_ARGS" not in finding["advice"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_wrong_order_of_documents_is_a_finding(monkeypatch):
+    monkeypatch.setattr(q3e_local.Reranker, "rank", lambda self, query, documents: [Ranked(0, 0.9, 2.2, False, 9)])
+    finding = problem()
+    assert (finding["what"], finding["advice"]) == ("ranking", "reinstall q3e-local")

@@ -64,7 +64,9 @@ def test_a_llama_cpp_that_cannot_be_loaded_is_an_error_with_a_way_out(monkeypatc
         monkeypatch.delitem(sys.modules, f"q3e_local.llama.{part}")
     monkeypatch.setitem(sys.modules, "q3e_local.llama.binding", None)
     monkeypatch.delattr("q3e_local.llama.binding")
-    with pytest.raises(EngineError, match=r"llama.cpp cannot be loaded: .*; install llama-cpp-python==0\.3\.36"):
+    with pytest.raises(
+        EngineError, match=r"llama.cpp cannot be loaded: .*; compile it .* llama-cpp-python==0\.3\.36"
+    ):
         q3e_local.load("demo")
 
 
@@ -74,7 +76,7 @@ def test_a_llama_cpp_that_a_process_of_its_own_cannot_load_is_the_same_error_and
 ):
     monkeypatch.setenv("LLAMA_CPP_LIB_PATH", str(tmp_path))  # where no library is
     monkeypatch.setattr(forecast, "may_offload", lambda: True)
-    with pytest.raises(EngineError, match=r"^llama.cpp cannot be loaded: .* not found; install llama-cpp-python"):
+    with pytest.raises(EngineError, match=r"^llama.cpp cannot be loaded: .* not found; compile it on this machine"):
         ask(f32)
     assert "Traceback" not in caplog.text
 

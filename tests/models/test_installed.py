@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from command import demo, failed, records, run
 from gpus import device
-from world import BUNDLED, Q8_0, digest, origins, rows
+from world import BUNDLED, Q8_0, digest, flip_bit, origins, rows
 
 from q3e_local import machine
 from q3e_local.gguf.model_file import inspect
@@ -77,7 +77,8 @@ def test_list_all_has_a_line_for_every_model_there_is(world, mine, monkeypatch):
     assert rows["qwen3-reranker:4b"].endswith("can be converted")
     assert all(rows[name].endswith(" bundled") for name in BUNDLED)
     assert rows["tiny:1b-q8_0"].endswith(" pulled")
-    assert rows["mine"] == f"embedder {mine.stat().st_size / 1e6:.1f} MB imported"
+    needed = json.loads(run("show", "mine", "--json").stdout)["memory_bytes"]["512"]
+    assert rows["mine"] == f"embedder {mine.stat().st_size / 1e6:.1f} MB {needed / 1e6:.1f} MB imported"
     found = {row["name"]: row for row in json.loads(run("list", "--all", "--json").stdout)}
     assert list(found) == list(rows)
     memory = found["qwen3-embedding:4b"].pop("memory_bytes")
@@ -87,7 +88,23 @@ def test_list_all_has_a_line_for_every_model_there_is(world, mine, monkeypatch):
         "fits": True,
         "description": "Qwen3-Embedding-4B: dim 32 to 2560, texts up to 32K tokens, over 100 languages",
     }  # fmt: skip
-    assert (found["mine"]["origin"], found["mine"]["memory_bytes"], found["mine"]["fits"]) == ("imported", None, None)
+    assert (found["mine"]["origin"], found["mine"]["memory_bytes"]) == ("imported", needed)
+    assert found["mine"]["fits"]
+
+
+def test_list_all_and_show_count_the_same_memory_for_what_is_here(world):
+    """The list went by the card also where the file was here, and a card does not state all widths."""
+    run("pull", "tiny:1b-q8_0")
+    listed = {row["name"]: row["memory_bytes"] for row in json.loads(run("list", "--all", "--json").stdout)}
+    for name in (*BUNDLED, "tiny:1b-q8_0"):
+        assert listed[name] == json.loads(run("show", name, "--json").stdout)["memory_bytes"]["512"]
+
+
+def test_a_file_that_cannot_be_read_is_listed_without_memory(world, mine):
+    run("import", mine, "--name", "mine")
+    flip_bit(mine, 0)
+    (row,) = [row for row in json.loads(run("list", "--all", "--json").stdout) if row["name"] == "mine"]
+    assert (row["memory_bytes"], row["fits"]) == (None, None)
 
 
 def test_list_json_is_the_same_for_programs(world, mine):
@@ -132,13 +149,16 @@ def test_a_damaged_record_is_named(world, mine, content):
 # show
 
 
+def facts_of(stdout: str) -> dict[str, str]:
+    return {name: value.strip() for name, value in (line.split("  ", 1) for line in stdout.splitlines())}
+
+
 def test_show_says_what_the_header_says_what_was_checked_and_the_memory(world):
     run("pull", "tiny:1b-q8_0")
     result = run("show", "Tiny-1B:Q8_0")
     assert (result.exit_code, result.stderr) == (0, "")
-    lines = dict(line.split("  ", 1) for line in result.stdout.splitlines())
+    facts = facts_of(result.stdout)
     info = inspect(world.q8_0)
-    facts = {name: value.strip() for name, value in lines.items()}
     path = rows()["tiny:1b-q8_0"]["path"]
     memory = {name: facts.pop(name) for name in list(facts) if name.startswith("memory")}
     assert facts == {
@@ -194,10 +214,52 @@ def test_show_of_a_path_borrows_nothing_from_a_card_of_that_name(tmp_path):
     assert "parameters" not in run("show", path).stdout
 
 
-def test_show_of_what_is_not_here_says_how_to_get_it(world):
-    result = run("show", "tiny:1b-f16")
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert "q3e-local pull tiny:1b-f16" in result.stderr
+def test_show_of_what_is_not_here_has_its_facts_and_says_how_to_get_it(world):
+    result = run("show", "tiny:1b-q8_0")
+    assert result.exit_code == 0
+    assert result.stderr.startswith(
+        "tiny:1b-q8_0 (0.0 GB) is not on this machine. Get it with: q3e-local pull tiny:1b-q8_0"
+    )
+    before = facts_of(result.stdout)
+    assert (before["on this machine"], before["size"]) == ("no", f"{world.q8_0.stat().st_size / 1e6:.1f} MB")
+    run("pull", "tiny:1b-q8_0")
+    after = facts_of(run("show", "tiny:1b-q8_0").stdout)
+    same = ("name", "kind", "quantization", "parameters", "license", "dimension", "layers", "vocabulary", "context")
+    assert [before[each] for each in (*same, "query prompt", "instruction")] == [
+        after[each] for each in (*same, "query prompt", "instruction")
+    ]
+    assert [each for each in before if each.startswith("memory")] == [
+        each for each in after if each.startswith("memory")
+    ]
+
+
+def test_show_of_what_is_made_here_says_of_which_download(world):
+    result = run("show", "qwen3-embedding:0.6b-query")
+    facts = facts_of(result.stdout)
+    assert facts["under this name"] == "queries"
+    assert facts["made here from"] == "Qwen3-Embedding-0.6B-f16.gguf, 1.20 GB"
+    assert "q3e-local pull qwen3-embedding:0.6b\n" in result.stderr
+    as_json = json.loads(run("show", "qwen3-embedding:0.6b", "--json").stdout)
+    assert (as_json["path"], as_json["fits"]) == (None, True)
+    assert 1.1e9 < as_json["download_bytes"] < 1.3e9
+    assert 3.9e8 < as_json["size_bytes"] < 4e8 < as_json["memory_bytes"]["512"] < as_json["memory_bytes"]["32768"]
+
+
+def test_show_of_what_is_too_large_names_one_that_fits(world, monkeypatch):
+    monkeypatch.setattr(machine, "usable_memory", lambda: int(3e9))
+    facts = facts_of(run("show", "qwen3-embedding:8b").stdout)
+    assert facts["too large"] == (
+        "qwen3-embedding:8b needs about 5.1 GB of memory to run, and this machine has 3.0 GB for programs; "
+        "one that fits: qwen3-embedding:4b"
+    )
+
+
+def test_show_of_a_reranker_that_cannot_be_pulled_says_how_it_is_converted(world):
+    result = run("show", "qwen3-reranker:4b")
+    assert result.exit_code == 0
+    assert "dimension" not in facts_of(result.stdout)
+    assert "  q3e-local convert Qwen/Qwen3-Reranker-4B --type q4_k_m " in result.stderr
+    assert json.loads(run("show", "qwen3-reranker:4b", "--json").stdout)["download_bytes"] is None
 
 
 # rm

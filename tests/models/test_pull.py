@@ -314,7 +314,7 @@ def read_all(number: int) -> str:
         pieces.append(piece)
 
 
-@pytest.mark.parametrize("command", [["pull"], ["verify", "--offline"], ["rm"], ["show"]])
+@pytest.mark.parametrize("command", [["pull"], ["verify", "--offline"], ["rm"]])
 def test_a_model_without_a_pinned_file_says_how_to_convert_it(world, command):
     says = failed(*command, "qwen3-reranker:4b")
     if command == ["rm"]:

@@ -133,6 +133,24 @@ def test_make_compiles_the_kernels_again_when_a_source_is_newer(tmp_path, librar
 
 
 @needs_make
+def test_a_python_that_is_too_old_is_refused_before_an_environment_is_made(tmp_path):
+    """One that was made with it would be used again, whichever Python was named then."""
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+    old = tmp_path / "python3"
+    old.write_text(
+        f'#!/bin/sh\n[ "$1" = -c ] || {{ echo "ran: $*"; exit 0; }}\n'
+        f'exec {sys.executable} -c "import sys; sys.version_info = (3, 9, 6); $2"\n'
+    )
+    old.chmod(0o755)
+    got = make(tmp_path, "demo", f"PYTHON={old}")
+    oldest = re.search(r'requires-python = ">=([\d.]+)"', (ROOT / "pyproject.toml").read_text())[1]
+    assert f"q3e-local needs Python {oldest} or newer; name one, as in: make demo PYTHON=python3.12\n" in got.stderr
+    assert got.returncode != 0
+    assert [line for line in got.stdout.splitlines() if line.startswith("ran: ")] == ["ran: --version"]
+
+
+@needs_make
 @pytest.mark.parametrize("fails", [False, True])
 def test_make_demo_says_what_it_does_before_it_does_it(tmp_path, fails):
     for name in ("pyproject.toml", "constraints.txt"):
@@ -151,7 +169,7 @@ def test_make_demo_says_what_it_does_before_it_does_it(tmp_path, fails):
     got = make(tmp_path, "demo", f"PYTHON={python}")
     lines = got.stdout.splitlines()
     assert lines[0] == "Making an environment in .venv, with this Python:"
-    assert [line for line in lines if line.startswith("ran: ")][:3] == [
+    assert [line for line in lines if line.startswith("ran: ") and "python -c" not in line][:3] == [
         "ran: python --version",
         "ran: python -m venv .venv",
         "ran: python scripts/install.py --constraint constraints.txt --editable .[all]",

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from q3e_local.wording.endings import advice, ended, manner
+from q3e_local.wording.installing import rebuild
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
@@ -36,8 +37,7 @@ def test_an_illegal_instruction_is_named_with_its_causes_and_a_build_without_it(
         "SIGILL (this build of llama.cpp uses instructions that this CPU lacks or that its "
     )
     assert advice(code) == (
-        "build llama.cpp on this machine: pip install --force-reinstall --no-deps --no-cache-dir "
-        "--no-binary llama-cpp-python llama-cpp-python==0.3.36; if it was built here, put "
+        f"build llama.cpp on this machine: {rebuild()}; if it was built here, put "
         "CMAKE_ARGS=-DGGML_NATIVE=OFF before that command, which leaves out AVX-512 and AMX"
     )
     assert advice(0xC000001D) == advice(code)

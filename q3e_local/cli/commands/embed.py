@@ -6,12 +6,12 @@ import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from q3e_local.cli import candidates
 from q3e_local.cli.again import again
-from q3e_local.cli.commands import embed_store
 from q3e_local.cli.commands.embed_run import Run, Tally
 from q3e_local.cli.computing.engine_options import ModelCommand, engine_options
 from q3e_local.cli.computing.model_options import (
@@ -37,9 +37,11 @@ from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import OptionError
 from q3e_local.space import is_plain
 from q3e_local.stores.address import parse
-from q3e_local.stores.opening import opened
 from q3e_local.vectors import DTYPES, Dtype
 from q3e_local.wording.counts import counted
+
+if TYPE_CHECKING:
+    from q3e_local.cli.commands.embed_store import StoreOutput
 
 _NAMED_AT_MOST = 100  # texts that were skipped
 _RECORDS = dict.fromkeys((".csv", ".tsv", ".xlsx", ".xlsm"), "--csv COLUMN")
@@ -127,6 +129,9 @@ def embed(
         check_form(form, layout.keep, blank == "zeros", dtype)
         check_target(output, form, resume, force)
     else:
+        from q3e_local.cli.commands import embed_store  # loads what only a store needs
+        from q3e_local.stores.opening import opened
+
         source = find(names, texts, glob, layout)
         others = {"-o": output, "--format": form, "--resume": resume, "--blank zeros": blank == "zeros"}
         embed_store.check(address, layout, source, others | {f"--dtype {dtype}": dtype != "float32"})
@@ -179,10 +184,10 @@ def embed(
 
 
 def _what_is_kept(
-    source: Source, output: Path | None, form: str, out: Output | embed_store.StoreOutput, error: BaseException
+    source: Source, output: Path | None, form: str, out: Output | StoreOutput, error: BaseException
 ) -> str:
     """How many texts are kept of a run that ended with this error, and which command continues it."""
-    if isinstance(out, embed_store.StoreOutput):
+    if not isinstance(out, Output):
         return out.kept(error)
     n_kept = len(out.done) + out.n_written
     if not n_kept:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from q3e_local.cli.computing.model_options import kind_option
 from q3e_local.cli.progress import bar
 from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.writing.show import print_columns, print_json
-from q3e_local.errors import OptionError
+from q3e_local.errors import ModelError, OptionError
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.models import installed
 from q3e_local.models.card import ModelCard, ModelFile
@@ -69,6 +70,9 @@ def list_(with_missing: bool, as_json: bool) -> None:
     \b
       q3e-local list
       q3e-local list --all
+
+    The memory is for texts of up to 512 tokens, on the CPU with default settings. `show NAME` has that of longer
+    texts, and with what was tuned or a GPU.
     """
     models = installed.installed()
     if with_missing:
@@ -98,12 +102,15 @@ def _list_all(models: list[Installed], as_json: bool) -> None:
     here, usable = {model.name: model for model in models}, machine.usable_memory()
     rows: list[dict[str, Any]] = []
     for name, (card, file) in _of_cards().items():
-        about: dict[str, Any] = {"name": name, "kind": card.kind, "size_bytes": file.size_bytes}
-        about |= {"origin": None, "path": None}
-        about |= _fields(here.pop(name)) if name in here else {}
-        memory = fitting.needed_bytes(card, about["size_bytes"])
-        rows.append({**about, "memory_bytes": memory, "fits": memory <= usable, "description": card.description})
-    rows += [{**_fields(model), "memory_bytes": None, "fits": None, "description": None} for model in here.values()]
+        if name in here:
+            about = _with_memory(here.pop(name))
+        else:
+            about = {"name": name, "kind": card.kind, "size_bytes": file.size_bytes, "origin": None, "path": None}
+            about |= {"memory_bytes": fitting.needed_bytes(card, file.size_bytes)}
+        rows.append({**about, "description": card.description})
+    rows += [{**_with_memory(model), "description": None} for model in here.values()]
+    for row in rows:
+        row["fits"] = None if row["memory_bytes"] is None else row["memory_bytes"] <= usable
     if as_json:
         print_json(rows)
         return
@@ -193,3 +200,13 @@ def _fields(model: Installed) -> dict[str, Any]:
         "name": model.name, "kind": kind, "size_bytes": model.size_bytes, "origin": model.origin,
         "path": str(model.path),
     }  # fmt: skip
+
+
+def _with_memory(model: Installed) -> dict[str, Any]:
+    """The same, and the memory it needs by what its file says; None for a file that cannot be read."""
+    from q3e_local.models import fitting
+
+    fields = _fields(model) | {"memory_bytes": None}
+    with suppress(ModelError):  # `doctor` and `verify` say what is wrong with it
+        fields["memory_bytes"] = fitting.needed_by_file(model.inspect())
+    return fields

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from q3e_local.llama import binding
 from q3e_local.llama.kernels.choice import Taken
-from q3e_local.wording.endings import REBUILD
+from q3e_local.wording.installing import rebuild
 
 # Where kernels/build.py and the wheel put it.
 LIBRARY = Path(__file__).with_name("q3e_kernels.so")
@@ -76,7 +76,7 @@ class Library:
         try:
             self._lib.q3e_open(*(binding.address(name) for name in _DOOR))
         except AttributeError as error:
-            raise DoubtError(f"this llama.cpp does not let them in: {error}", REBUILD) from None
+            raise DoubtError(f"this llama.cpp does not let them in: {error}", rebuild()) from None
 
     def variants(self) -> dict[str, str | None]:
         """What is compiled in, the fastest first, and why it cannot run here: None where it can."""
@@ -149,5 +149,5 @@ def _check_build() -> None:
     is_right = commit.startswith(_COMMIT) or (commit == _UNKNOWN and binding.version() == _BINDING)
     if not is_right or version != _VERSION:
         raise DoubtError(
-            f"they were written for ggml {_VERSION} ({_COMMIT}), this llama.cpp has {version} ({commit})", REBUILD
+            f"they were written for ggml {_VERSION} ({_COMMIT}), this llama.cpp has {version} ({commit})", rebuild()
         )

@@ -15,7 +15,7 @@ from q3e_local.llama import binding
 from q3e_local.llama.kernels import compiled
 from q3e_local.llama.kernels.choice import OFF, VARIABLE, Kernels, Taken, wanted
 from q3e_local.llama.kernels.compiled import DoubtError, Library
-from q3e_local.wording.endings import REBUILD
+from q3e_local.wording.installing import rebuild
 
 logger = logging.getLogger("q3e_local.llama")
 
@@ -88,7 +88,7 @@ def lacking(runs: dict[str, str | None], features: frozenset[str], variant: str 
             epoch = "without SOURCE_DATE_EPOCH in the environment, " if name == "avx2" else ""
             return Lack(
                 f"llama.cpp was built without {called}, which this CPU has{ours}",
-                f"build llama.cpp on this machine, {epoch}by {REBUILD}",
+                f"build llama.cpp on this machine, {epoch}by {rebuild()}",
             )
     return None
 
@@ -137,7 +137,7 @@ def _first_sound(library: Library, names: list[str]) -> tuple[str, str]:
     try:
         from q3e_local.llama.kernels import proof, trial  # which look for functions of this build
     except AttributeError as error:
-        raise DoubtError(f"they cannot be tried on this llama.cpp: {error}", REBUILD) from None
+        raise DoubtError(f"they cannot be tried on this llama.cpp: {error}", rebuild()) from None
     wrong = ""
     for name in names:
         facts = (library.digest, name, binding.build(), sorted(binding.features()), machine.cpu_name())
