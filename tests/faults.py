@@ -88,6 +88,8 @@ class FaultyEngine(FakeEngine):
         if what == "spin":
             while True:
                 pass
+        if what == "coarse":
+            self.n_keepable = 8
         if what == "log":
             logging.getLogger("q3e_local.llama.engine").warning("a line from %s", "the child")
         if what == "sleep":

@@ -82,6 +82,7 @@ class Contexts:
         `may_shrink`: where memory is short, batches of fewer tokens will do.
         """
         self.counts = Counts()
+        self.n_keepable = info.n_ctx_train  # tokens of a text: longer ones were computed with keys and values in q8_0
         self._model, self._info, self._settings = model, info, settings
         self._n_seq_max, self._tap, self._kv_type = n_seq_max, tap, kv_type
         self._memory = ContextMemory(info, placement)
@@ -126,6 +127,7 @@ class Contexts:
         plans = long_plans(wanted, n_tokens, on_gpu=self._placement.on_gpu)
         self._long = self._first(plans, _TEXT, n_tokens, self._between, replaces_long=True)
         self._tell(f"a text of {n_tokens} tokens", wanted, self._long.plan)
+        self._keep_none_above(self._settings.n_batch, self._long.plan)
         return self._long
 
     def check_on_cpu(self, n_tokens: int) -> None:
@@ -197,7 +199,13 @@ class Contexts:
         plans = batch_plans(wanted, on_gpu=self._placement.on_gpu, may_shrink=may_shrink)
         made = self._first(plans, _BATCH, wanted.n_batch, is_planned=True)
         self._tell("batches", wanted, made.plan)
+        self._keep_none_above(0, made.plan)
         return made
+
+    def _keep_none_above(self, n_tokens: int, plan: ContextPlan) -> None:
+        """Longer texts are computed by this plan, and no cache may keep their vectors where q8_0 made them coarse."""
+        if plan.kv_type != "f16":
+            self.n_keepable = min(self.n_keepable, n_tokens)
 
     def _first(
         self,

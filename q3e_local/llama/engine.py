@@ -116,6 +116,10 @@ class LlamaEngine:
         return min(self.config.n_seq_max, self.settings.n_batch)
 
     @property
+    def n_keepable(self) -> int:
+        return self._open().n_keepable
+
+    @property
     def n_threads(self) -> int:
         return self.settings.n_threads
 

@@ -101,6 +101,7 @@ class LoadedModel:
         self._weights: binding.Weights | None = None
         self._contexts: Contexts | None = None
         self._is_closed = False
+        self._n_keepable = info.n_ctx_train  # of the contexts that were freed
         self._load_where_it_fits(may_shrink=True)
 
     @property
@@ -112,6 +113,12 @@ class LoadedModel:
     def contexts(self) -> Contexts:
         """Raises EngineError once they are freed."""
         return _there(self._contexts)
+
+    @property
+    def n_keepable(self) -> int:
+        """As `Engine` says."""
+        contexts = self._contexts  # first: freeing them counts what they say before it takes them away
+        return min(self._n_keepable if contexts is None else contexts.n_keepable, self._n_keepable)
 
     @property
     def is_lost(self) -> bool:
@@ -145,6 +152,7 @@ class LoadedModel:
 
     def _unload(self) -> None:
         if self._contexts is not None:
+            self._n_keepable = self.n_keepable
             self._contexts.free()
             self._contexts = None
         if self._weights is not None:

@@ -13,6 +13,8 @@ from gpus import device, pretend
 from waiting import until
 
 from q3e_local import machine
+from q3e_local.cache.choose import open_cache
+from q3e_local.embedding.embedder import Embedder
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import EngineError, GpuMemoryError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.gguf.model_file import inspect
@@ -266,6 +268,35 @@ def test_a_long_text_gets_q8_0_once_and_the_model_stays_on_the_gpu(
     assert len(loads) == 1
     (said,) = warnings(caplog)
     assert said == "a text of 512 tokens: keys and values in q8_0 (for want of memory of a GPU)"
+
+
+def test_a_vector_by_q8_0_for_want_of_memory_is_not_kept_for_later(f32, monkeypatch, refuse, tmp_path):
+    """It was kept as if it were f16, and served for ever after."""
+    short, long = "a short text", "a text of more than a batch " * 32
+    pretend(monkeypatch, device())
+    is_full = True
+    refuse(lambda on_gpu, **options: is_full and options["n_ctx"] > 256 and options["kv_type"] == "f16")
+    cache = tmp_path / "vectors.sqlite"
+    with LlamaEngine(f32, small()) as engine:
+        assert 256 < len(engine.tokenize(long)) < N_CTX
+        embedder = Embedder(engine, "tiny", cache=open_cache(cache))
+        assert embedder.embed_documents([short, long]).cached == (False, False)
+        assert embedder.embed_documents([short, long]).cached == (True, False)
+        engine._owner.do(engine._loaded.fewer_layers, GpuMemoryError("made up"))
+        assert engine.n_keepable == N_BATCH  # a long one may be on its way to the cache
+    is_full = False
+    with LlamaEngine(f32, small()) as engine:
+        embedder = Embedder(engine, "tiny", cache=open_cache(cache))
+        assert embedder.embed_documents([short, long]).cached == (True, False)
+        assert embedder.embed_documents([short, long]).cached == (True, True)
+
+
+@pytest.mark.parametrize("given", ["f16", "q8_0"])
+def test_where_batches_are_computed_by_q8_0_no_vector_is_kept(f32, monkeypatch, refuse, given):
+    pretend(monkeypatch, device())
+    refuse(lambda on_gpu, **options: on_gpu and options["kv_type"] == "f16")
+    with LlamaEngine(f32, small(kv_type=given)) as engine:
+        assert (engine.placement.all_on_gpu, engine.n_keepable) == (True, 0)
 
 
 def test_a_long_text_that_no_context_on_the_gpu_holds_is_computed_with_fewer_layers_there(

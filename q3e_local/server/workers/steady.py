@@ -71,6 +71,7 @@ class SteadyEngine:
         self._closed = False
         self._digest: str | None = None  # of the file that was loaded
         self._worker = WorkerEngine(path, config, open_engine=self._open)
+        self._given_up: list[WorkerEngine] = []
         try:
             self._answered(lambda worker: worker.load())
         except BaseException:
@@ -79,6 +80,12 @@ class SteadyEngine:
         self._digest = self._worker.digest
         # Callers fill batches of the size that they are told.
         self._config = replace(self._config, n_batch=self._config.n_batch or self._worker.n_batch)
+
+    @property
+    def n_keepable(self) -> int:
+        # The present worker first: it is with those given up before another takes its place.
+        workers = (self._worker, *self._given_up)
+        return min(worker.n_keepable for worker in workers if worker.known is not None)
 
     def tokenize(self, text: str) -> list[int]:
         return self._answered(lambda worker: worker.tokenize(text))
@@ -133,6 +140,7 @@ class SteadyEngine:
             where = f"{n_layers} layers on the GPU" if n_layers else "all layers on the CPU"
             logger.warning("%s: going on with %s", died.cause, where)
             worker.close()
+            self._given_up.append(worker)
             self._worker = WorkerEngine(self._path, self._config, open_engine=self._open, digest=self._digest)
 
     def _n_on_gpu(self, worker: WorkerEngine) -> int:

@@ -108,6 +108,7 @@ class WorkerEngine:
         self._asking = {pipe: threading.Lock() for pipe in ("work", "long", "words")}
         self._facts: Facts | None = None
         self._digest = digest
+        self._n_keepable: int | None = None  # the least that any process said with its vectors
 
     def load(self) -> None:
         """Wait until the model is loaded; otherwise the first call does. Closing ends the wait with EngineError."""
@@ -130,6 +131,11 @@ class WorkerEngine:
     def placement(self) -> Placement:
         """Where the layers are, or were in the last process. May change while the engine works."""
         return self._now().placement
+
+    @property
+    def n_keepable(self) -> int:
+        """As `Engine` says, of all processes that the model was in."""
+        return self.n_ctx_max if self._n_keepable is None else self._n_keepable
 
     @property
     def n_bytes(self) -> int:
@@ -216,7 +222,10 @@ class WorkerEngine:
             took = partial(self._pace.measure, n_tokens)
             task = Task(f"a batch of {n_tokens} tokens", self._pace.expected_s(n_tokens), took)
         argument = ([list(ids) for ids in sequences], None if n_prefix is None else list(n_prefix))
-        return cast(NDArray[np.float32], self._ask(pipe, "decode", argument, task))
+        vectors, n_keepable = cast(tuple[NDArray[np.float32], int], self._ask(pipe, "decode", argument, task))
+        with self._state:
+            self._n_keepable = min(n_keepable, self.n_keepable)
+        return vectors
 
     def close(self) -> None:
         with self._state:

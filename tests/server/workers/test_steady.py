@@ -130,6 +130,15 @@ def test_a_process_that_was_killed_from_outside_is_started_again_for_words_too(p
     assert tries(path) == [4, 4, 4]
 
 
+def test_coarse_vectors_are_no_better_once_another_process_computes(path):
+    with closing(opened(path)) as engine:
+        engine.decode([ids("fine")])
+        assert engine.n_keepable >= engine.n_ctx_max
+        engine.decode([ids("coarse")])
+        engine.decode([ids("memory of the gpu")])
+        assert (engine.placement.on_gpu, engine.n_keepable) == (False, 8)
+
+
 def test_threads_at_once_step_down_together(path):
     with closing(opened(path)) as engine, ThreadPoolExecutor(3) as pool:
         answers = [pool.submit(engine.decode, [ids("memory of the gpu")]) for _ in range(3)]
