@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TypeVar
 
@@ -65,12 +66,18 @@ def platform(placement: Placement, kernels: Kernels) -> kept.Platform:
     return kept.here(binding.version(), binding.features(), placement.place, kernels.name)
 
 
-def load(info: ModelInfo, config: EngineConfig, kernels: Kernels, between: Callable[[], None]) -> LoadedModel:
+def load(
+    info: ModelInfo,
+    config: EngineConfig,
+    kernels: Kernels,
+    between: Callable[[], None],
+    no_tokenizing: Callable[[], AbstractContextManager[None]],
+) -> LoadedModel:
     """Load a model where it is to be, with the settings for that place, and say how it runs to those who ask."""
     placement = placed(info, config, kernels)
     if placement.is_short:
         logger.warning("%s: %s", info.path.stem, placement.explained)
-    loaded = LoadedModel(info, config, placement, kernels, between)
+    loaded = LoadedModel(info, config, placement, kernels, between, no_tokenizing)
     lines = [kernels.explained, *(f"for more speed, {hint}" for hint in kernels.faster)]
     if binding.can_offload():
         lines.append(loaded.placement.explained)
@@ -94,9 +101,11 @@ class LoadedModel:
         placement: Placement,
         kernels: Kernels,
         between: Callable[[], None],
+        no_tokenizing: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        self.info, self.placement, self.tap = info, placement, config.tap
-        self._config, self._kernels, self._between = config, kernels, between
+        """`no_tokenizing` is entered while weights change that translate texts into ids too."""
+        self.info, self.placement, self.tap, self.n_seq_max = info, placement, config.tap, config.n_seq_max
+        self._config, self._kernels, self._between, self._no_tokenizing = config, kernels, between, no_tokenizing
         self.settings = self._settled()
         self._weights: binding.Weights | None = None
         self._contexts: Contexts | None = None
@@ -134,16 +143,20 @@ class LoadedModel:
         """Load anew with fewer layers on the GPU, or none, for a batch or for a text of `n_tokens`.
 
         Raises NotEnoughMemoryError, and leaves all as it is, where the machine has no memory for the text either.
-        What cannot be loaded anew is lost until `load_again`.
+        What cannot be loaded anew is lost until `ready`.
         """
         if n_tokens:
             self.contexts.check_on_cpu(n_tokens)
-        self._give_up(why)
-        self._load_where_it_fits(may_shrink=False)
+        with self._no_tokenizing():
+            self._give_up(why)
+            self._load_where_it_fits(may_shrink=False)
 
-    def load_again(self) -> None:
-        """Load what is lost, where it was to be. Raises what loading raises, and may be called again then."""
-        self._load_where_it_fits(may_shrink=False)
+    def ready(self) -> Contexts:
+        """The contexts, after what is lost was loaded again. Raises what loading raises, and may be called again."""
+        if self.is_lost:
+            with self._no_tokenizing():
+                self._load_where_it_fits(may_shrink=False)
+        return self.contexts
 
     def free(self) -> None:
         """Free everything for good; twice is fine."""

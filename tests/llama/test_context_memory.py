@@ -114,7 +114,7 @@ def test_a_long_text_keeps_its_context_while_many_batches_go_between_its_pieces(
         do = engine._owner.do  # between two pieces nothing can be seen from outside
 
         def slow(work: Callable[..., Any], *arguments: Any) -> Any:
-            if work == engine._end_long:
+            if work == engine._decoding._long._end:
                 begun.set()
                 assert go_on.wait(20)
             return do(work, *arguments)
