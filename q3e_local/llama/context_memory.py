@@ -5,13 +5,14 @@ Asks both for what is free; leaves arithmetic to settings/, and what to do to co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from q3e_local import machine
 from q3e_local.gguf.model_file import ModelInfo
 from q3e_local.llama import devices
 from q3e_local.llama.settings.memory import ContextPlan
-from q3e_local.llama.settings.placement import Placement
+from q3e_local.llama.settings.placement import Device, Placement
 from q3e_local.wording.counts import size
 
 
@@ -26,8 +27,9 @@ class Lack:
 class ContextMemory:
     """The memory that is free beside the weights of a model that lies so."""
 
-    def __init__(self, info: ModelInfo, placement: Placement) -> None:
-        self._info, self._placement = info, placement
+    def __init__(self, info: ModelInfo, placement: Placement, here: Sequence[Device] | None = None) -> None:
+        """`here`: the devices of the placement, as they will be then; None: as they are each time."""
+        self._info, self._placement, self._here = info, placement, here
 
     def needs(self, plan: ContextPlan) -> str:
         """What the plan takes, in words."""
@@ -55,7 +57,7 @@ class ContextMemory:
         needed, available = in_ram(self._info), machine.available_memory() + freed_in_ram
         if needed > available:
             return Lack(f"{size(needed)} beside the model, {size(available)} are free", of_gpu=False)
-        now = devices.again(placement.devices) if n else ()
+        now = (self._here if self._here is not None else devices.again(placement.devices)) if n else ()
         rooms = [device.room_bytes for device in now]
         known = [room for room in rooms if room is not None]
         if not rooms or len(known) < len(rooms):

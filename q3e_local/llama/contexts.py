@@ -30,7 +30,7 @@ from q3e_local.llama.settings.memory import (
     padded,
     saving,
 )
-from q3e_local.llama.settings.placement import Placement
+from q3e_local.llama.settings.placement import Device, Placement
 
 logger = logging.getLogger(__name__)
 # How a model runs, and why: what --explain shows.
@@ -75,11 +75,10 @@ class Contexts:
         between: Callable[[], None],
         *,
         kv_type: KvType = "f16",
-        may_shrink: bool = False,
     ) -> None:
         """`between` is called between the layers of a long text, unless a GPU has all, and may compute with `batch`.
 
-        `may_shrink`: where memory is short, batches of fewer tokens will do.
+        Where memory of a GPU is short, batches have fewer tokens than the settings say.
         """
         self.counts = Counts()
         self.n_keepable = info.n_ctx_train  # tokens of a text: longer ones were computed with keys and values in q8_0
@@ -92,10 +91,10 @@ class Contexts:
         self._long: PoolingContext | None = None
         self._n_short = 0  # batches in a row without a long text
         self._said: set[str] = set()
-        self.batch = self._made_for_batches(self._batch_plan(), may_shrink)
+        self.batch = self._made_for_batches(self._batch_plan(), may_shrink=True)
 
     def use(self, settings: Settings) -> None:
-        """Go on with other threads or batches."""
+        """Go on with other threads or batches, which do not get smaller for want of memory."""
         before, self._settings = self._settings, settings
         plan = self._batch_plan()
         if (plan.n_batch, plan.n_seq_max) == (self.batch.plan.n_batch, self.batch.plan.n_seq_max):
@@ -114,7 +113,7 @@ class Contexts:
         """A batch comes: free the context of long texts where no long text came for a while."""
         self._n_short = 0 if long_at_work else self._n_short + 1
         if self._n_short > _SHORT_BEFORE_FREEING:
-            self._free_long()
+            self.free_long()
 
     def long(self, n_tokens: int, n_ctx_max: int) -> PoolingContext:
         """The context for long texts; made anew where `n_tokens` do not fit it."""
@@ -130,12 +129,19 @@ class Contexts:
         self._keep_none_above(self._settings.n_batch, self._long.plan)
         return self._long
 
-    def check_on_cpu(self, n_tokens: int) -> None:
-        """Raise NotEnoughMemoryError where the machine has no memory for a text of `n_tokens` without any GPU."""
-        plan = for_long(min(self._settings.n_batch, N_BATCH), padded(n_tokens), self._tap, kv_type=self._kv_type)
-        lack = ContextMemory(self._info, self._placement.on_cpu("")).lack(plan)
-        if lack is not None:
-            raise NotEnoughMemoryError(_TEXT.format(n_tokens, lack.text))
+    def check_elsewhere(self, n_tokens: int, places: Iterable[tuple[Placement, Sequence[Device]]]) -> None:
+        """Raise NotEnoughMemoryError where there is memory for a text of `n_tokens` in none of these `places`.
+
+        A place is where the layers could be, with its devices as they would be then.
+        """
+        wanted, lack = for_long(self._settings.n_batch, padded(n_tokens), self._tap, kv_type=self._kv_type), None
+        for placement, here in places:
+            memory = ContextMemory(self._info, placement, here)
+            for plan in long_plans(wanted, n_tokens, on_gpu=placement.on_gpu):
+                if (lack := memory.lack(plan)) is None:
+                    return
+        assert lack is not None
+        raise NotEnoughMemoryError(_TEXT.format(n_tokens, lack.text))
 
     def sounded(
         self,
@@ -185,9 +191,10 @@ class Contexts:
 
     def free(self) -> None:
         self.batch.free()
-        self._free_long()
+        self.free_long()
 
-    def _free_long(self) -> None:
+    def free_long(self) -> None:
+        """Free the context for long texts."""
         if self._long is not None:
             self._long.free()
             self._long = None
@@ -195,7 +202,7 @@ class Contexts:
     def _batch_plan(self) -> ContextPlan:
         return for_batches(self._settings.n_batch, self._n_seq_max, self._tap, self._kv_type)
 
-    def _made_for_batches(self, wanted: ContextPlan, may_shrink: bool) -> PoolingContext:
+    def _made_for_batches(self, wanted: ContextPlan, *, may_shrink: bool) -> PoolingContext:
         plans = batch_plans(wanted, on_gpu=self._placement.on_gpu, may_shrink=may_shrink)
         made = self._first(plans, _BATCH, wanted.n_batch, is_planned=True)
         self._tell("batches", wanted, made.plan)
@@ -217,16 +224,21 @@ class Contexts:
         replaces_long: bool = False,
         is_planned: bool = False,
     ) -> PoolingContext:
-        """The first of these contexts that there is memory for. Raises the error of the last, as `message` has it."""
-        short: NotEnoughMemoryError | None = None
+        """The first of these contexts that there is memory for.
+
+        Raises the error of the last, as `message` has it; of the last that a GPU refused, if it refused any, as fewer
+        layers there may help.
+        """
+        refused: list[NotEnoughMemoryError] = []
         for plan in plans:
             replaced = self._long.plan if replaces_long and self._long is not None else None
             lack = self._memory.lack(plan, replaced, is_planned=is_planned)
             if lack is not None:
-                short = (GpuMemoryError if lack.of_gpu else NotEnoughMemoryError)(message.format(n_tokens, lack.text))
+                kind = GpuMemoryError if lack.of_gpu else NotEnoughMemoryError
+                refused.append(kind(message.format(n_tokens, lack.text)))
                 continue
             if replaces_long:
-                self._free_long()
+                self.free_long()
             try:
                 with refusals(f"make a context of {plan.n_ctx} tokens", on_gpu=self._placement.on_gpu):
                     return PoolingContext(
@@ -236,9 +248,8 @@ class Contexts:
                 if not self._placement.on_gpu:
                     raise
                 # A driver does not always say that memory was the reason.
-                short = GpuMemoryError(f"{message.format(n_tokens, self._memory.needs(plan))} ({error})")
-        assert short is not None
-        raise short
+                refused.append(GpuMemoryError(f"{message.format(n_tokens, self._memory.needs(plan))} ({error})"))
+        raise next((error for error in reversed(refused) if isinstance(error, GpuMemoryError)), refused[-1])
 
     def _tell(self, what: str, wanted: ContextPlan, made: ContextPlan) -> None:
         """Say what was given up: a slower or less exact way is for the user, and once; the rest for --explain."""

@@ -16,7 +16,7 @@ from q3e_local.embedding.batching import pack
 from q3e_local.errors import BadVectorError, GpuMemoryError
 from q3e_local.llama.contexts import explaining, refusals
 from q3e_local.llama.loading import LoadedModel
-from q3e_local.llama.long_texts import LongTexts
+from q3e_local.llama.long_texts import LoadedAnewError, LongTexts
 from q3e_local.llama.owner import Owner
 from q3e_local.llama.settings.defaults import Reason, Settings
 from q3e_local.llama.thread_trials import ThreadTrials
@@ -28,10 +28,12 @@ class Decoding:
     """Vectors of sequences that were checked. Safe to call from several threads."""
 
     def __init__(
-        self, loaded: LoadedModel, owner: Owner, trials: ThreadTrials, n_ctx_max: int, n_batch_max: int
+        self, loaded: LoadedModel, owner: Owner, trials: ThreadTrials, n_ctx_max: int, n_batch_asked: int
     ) -> None:
-        """`n_batch_max`: the most tokens of a batch that callers may have been told of."""
-        self._loaded, self._owner, self._trials, self._n_batch_max = loaded, owner, trials, n_batch_max
+        """`n_batch_asked`: the tokens of a batch that were asked for; 0: none."""
+        self._loaded, self._owner, self._trials = loaded, owner, trials
+        # Callers know it, and fill such batches, whatever a GPU has memory for later.
+        self._n_batch_told = max(n_batch_asked, loaded.settings.n_batch)
         self._long = LongTexts(loaded, owner, n_ctx_max)
 
     @property
@@ -50,10 +52,13 @@ class Decoding:
     ) -> NDArray[np.float32]:
         """Vectors (n, n_embd) of what is one batch or one text, in order. `on_piece`: for a text in pieces."""
         compute = partial(self._at_once, on_piece=on_piece)
-        if len(sequences) > 1 and self.n_batch < self._n_batch_max:
-            # A GPU had memory for smaller batches only than callers were told of, and they may fill those.
-            return self._apart(sequences, n_prefix or [0] * len(sequences), compute)
-        return compute(sequences, n_prefix)
+        while True:
+            try:
+                if len(sequences) > 1 and self.n_batch < self._n_batch_told:
+                    return self._apart(sequences, n_prefix or [0] * len(sequences), compute)
+                return compute(sequences, n_prefix)
+            except LoadedAnewError:  # with smaller batches
+                continue
 
     def use(self, settings: Settings) -> None:
         """Go on with other threads or batches."""
@@ -86,6 +91,8 @@ class Decoding:
     # On the owner's thread from here on.
 
     def _batch(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None) -> NDArray[np.float32]:
+        """Raises LoadedAnewError where batches are smaller than they were, and this one may not fit."""
+        n_batch = self.n_batch
         while True:
             try:
                 return self._batch_once(sequences, n_prefix)
@@ -93,6 +100,8 @@ class Decoding:
                 if self._owner.is_letting_in:
                     raise
                 self._loaded.fewer_layers(error)
+            if self.n_batch < n_batch:
+                raise LoadedAnewError
 
     def _batch_once(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None) -> NDArray[np.float32]:
         self._owner.go_on()

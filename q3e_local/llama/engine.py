@@ -71,9 +71,7 @@ class LlamaEngine:
             let_in = self._owner.let_in
             self._loaded = self._owner.do(load, self.info, self.config, self.kernels, let_in, no_tokenizing)
             trials = ThreadTrials(self.n_threads, self._other_threads(), clock)
-            # As a process is asked that replaces one whose callers know the size of its batches.
-            n_batch_max = self.config.n_batch or 0
-            self._decoding = Decoding(self._loaded, self._owner, trials, self.n_ctx_max, n_batch_max)
+            self._decoding = Decoding(self._loaded, self._owner, trials, self.n_ctx_max, self.config.n_batch or 0)
         except BaseException:
             self.close()
             raise

@@ -23,8 +23,17 @@ from q3e_local.llama.contexts import Contexts, explaining
 from q3e_local.llama.kernels.choice import Kernels
 from q3e_local.llama.settings import kept
 from q3e_local.llama.settings.defaults import N_BATCH_ON_GPU, TUNABLE, Host, Reason, Settings, settle
-from q3e_local.llama.settings.memory import for_batches
-from q3e_local.llama.settings.placement import Placement, chosen, fewer, plan, unless_beaten, with_context
+from q3e_local.llama.settings.memory import ContextPlan, for_batches
+from q3e_local.llama.settings.placement import (
+    Placement,
+    chosen,
+    fewer,
+    freed,
+    plan,
+    steps_down,
+    unless_beaten,
+    with_context,
+)
 from q3e_local.llama.tap_proof import tap_is_proved
 from q3e_local.wording.counts import size
 
@@ -111,7 +120,7 @@ class LoadedModel:
         self._contexts: Contexts | None = None
         self._is_closed = False
         self._n_keepable = info.n_ctx_train  # of the contexts that were freed
-        self._load_where_it_fits(may_shrink=True)
+        self._load_where_it_fits()
 
     @property
     def weights(self) -> binding.Weights:
@@ -142,20 +151,31 @@ class LoadedModel:
     def fewer_layers(self, why: GpuMemoryError, n_tokens: int = 0) -> None:
         """Load anew with fewer layers on the GPU, or none, for a batch or for a text of `n_tokens`.
 
-        Raises NotEnoughMemoryError, and leaves all as it is, where the machine has no memory for the text either.
-        What cannot be loaded anew is lost until `ready`.
+        Raises NotEnoughMemoryError, and leaves the layers where they are, where that would not help the text. What
+        cannot be loaded anew is lost until `ready`. Batches may be smaller then.
         """
         if n_tokens:
-            self.contexts.check_on_cpu(n_tokens)
+            self._check_elsewhere(n_tokens)
         with self._no_tokenizing():
             self._give_up(why)
-            self._load_where_it_fits(may_shrink=False)
+            self._load_where_it_fits()
+
+    def _check_elsewhere(self, n_tokens: int) -> None:
+        """Raise NotEnoughMemoryError where no number of layers on the GPU leaves memory for a text of `n_tokens`."""
+        self.contexts.free_long()  # too small for the text
+        alone = freed(devices.again(self.placement.devices), self.placement.takes)
+        places = steps_down(self.placement, self.info, self._batch_plan, alone)
+        self.contexts.check_elsewhere(n_tokens, places)
+
+    @property
+    def _batch_plan(self) -> ContextPlan:
+        return for_batches(self.settings.n_batch, self.n_seq_max, self.tap, self._config.kv_type)
 
     def ready(self) -> Contexts:
         """The contexts, after what is lost was loaded again. Raises what loading raises, and may be called again."""
         if self.is_lost:
             with self._no_tokenizing():
-                self._load_where_it_fits(may_shrink=False)
+                self._load_where_it_fits()
         return self.contexts
 
     def free(self) -> None:
@@ -172,16 +192,13 @@ class LoadedModel:
             self._weights.free()
             self._weights = None
 
-    def _load_where_it_fits(self, *, may_shrink: bool) -> None:
-        """`may_shrink`: nobody was told yet how many tokens a batch has."""
+    def _load_where_it_fits(self) -> None:
         while True:
             try:
-                self._load(may_shrink=may_shrink)
+                self._load()
                 return
             except GpuMemoryError as error:
                 self._give_up(error)
-                if may_shrink:
-                    self.settings = self._settled()
 
     def _settled(self) -> Settings:
         """The settings for the place where the layers are to be."""
@@ -189,14 +206,14 @@ class LoadedModel:
         return settle(self._config, Host(machine.physical_cores(), self.placement.on_gpu), tuned)
 
     def _give_up(self, why: GpuMemoryError) -> None:
-        """Free what is there, and plan for fewer layers."""
+        """Free what is there, and plan for fewer layers, with the settings for those."""
         before = self.placement
         self._unload()
-        context = for_batches(self.settings.n_batch, self._config.n_seq_max, self.tap, self._config.kv_type)
-        self.placement = fewer(before, self.info, context, devices.again(before.devices))
+        self.placement = fewer(before, self.info, self._batch_plan, devices.again(before.devices))
+        self.settings = self._settled()
         logger.warning("%s: %s: %s", self.info.path.stem, self.placement.explained, why)
 
-    def _load(self, *, may_shrink: bool) -> None:
+    def _load(self) -> None:
         info, placement = self.info, self.placement
         self._check_ram()
         try:
@@ -214,8 +231,8 @@ class LoadedModel:
                 self._weights, info, self.settings.n_threads, placement.place, self._kernels.variant
             )
             self._contexts = Contexts(
-                self._weights, info, self.settings, self._config.n_seq_max, self.tap, placement, self._between,
-                kv_type=self._config.kv_type, may_shrink=may_shrink,
+                self._weights, info, self.settings, self.n_seq_max, self.tap, placement, self._between,
+                kv_type=self._config.kv_type,
             )  # fmt: skip
         except BaseException:
             self._unload()

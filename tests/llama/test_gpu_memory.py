@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -226,7 +227,7 @@ def test_a_context_for_batches_gets_smaller_then_q8_0_then_ram_then_fewer_layers
         n = engine.info.n_layer
     of_all = [(each["n_batch"], each["kv_type"], each["kv_on_gpu"]) for each in asked if each["on_gpu"]]
     ladder = [(1024, "f16", True), (512, "f16", True), (256, "f16", True), (128, "f16", True), (128, "q8_0", True)]
-    ladder.append((128, "f16", False))
+    ladder += [(128, "f16", False), (128, "q8_0", False)]
     counts = loads[:-1]
     assert of_all == ladder * len(counts)
     assert loads[0] == n + 1
@@ -346,6 +347,46 @@ def test_memory_that_another_program_took_is_seen_before_a_context_is_asked_for(
         hold(engine.decode([sequences[N_CTX]]), expected[N_CTX], 0.999)
     assert [each["kv_type"] for each in asked] == ["q8_0"]
     assert "keys and values in q8_0" in warnings(caplog)[0]
+
+
+def test_fewer_layers_are_tried_where_the_machine_has_no_memory_for_all_keys_and_values(
+    f32, sequences, expected, monkeypatch, refuse
+):
+    """The machine's memory ended it: half of the layers would have left half of the keys and values on the GPU."""
+    pretend(monkeypatch, device())
+    with LlamaEngine(f32, small()) as engine:
+        info = engine.info
+        refuse(
+            lambda on_gpu, **options: options["n_ctx"] > 256 and options["kv_on_gpu"] and engine.placement.all_on_gpu
+        )
+        coarse = for_long(N_BATCH, padded(N_CTX), tap=True, kv_type="q8_0")
+        room = coarse.host_bytes(info, 1)
+        assert replace(coarse, kv_on_gpu=False).host_bytes(info, 3) > room
+        monkeypatch.setattr(machine, "available_memory", lambda: room)
+        hold(engine.decode([sequences[N_CTX]]), expected[N_CTX], 0.999)
+        assert engine.placement.n_on_gpu == 1
+
+
+def test_a_model_that_is_loaded_anew_gets_smaller_batches_before_coarser_ones(
+    tiny_gguf, eos_id, truth, monkeypatch, refuse
+):
+    pretend(monkeypatch, device())
+    decode = binding.Context.decode
+    texts = [[*(place + n for n in range(99)), eos_id] for place in range(10)]
+    with LlamaEngine(tiny_gguf("f32"), EngineConfig(n_threads=1)) as engine:
+        assert engine.n_batch == 1024
+
+        def refused(self: binding.Context, batch: Any) -> None:
+            if engine.placement.all_on_gpu:
+                raise binding.NativeError("llama_decode answered -2: failed to allocate compute buffers")
+            decode(self, batch)
+
+        monkeypatch.setattr(binding.Context, "decode", refused)
+        monkeypatch.setattr("q3e_local.llama.loading.tap_is_proved", lambda *_: True)
+        refuse(lambda on_gpu, **options: options["n_batch"] > 256)
+        hold(engine.decode(texts), truth(texts), 0.9995)
+        assert (engine.placement.n_on_gpu, engine.n_batch) == (1, 256)
+        assert engine.n_keepable >= engine.n_ctx_max  # none by q8_0
 
 
 def test_when_nothing_helps_the_error_has_the_figures_of_the_machine(f32, sequences, expected, monkeypatch, refuse):

@@ -105,10 +105,13 @@ def batch_plans(wanted: ContextPlan, *, on_gpu: bool, may_shrink: bool) -> Itera
 
 
 def saving(plan: ContextPlan) -> Iterator[ContextPlan]:
-    """What to try where a GPU has no memory for the plan: keys and values in q8_0, then in the machine's memory."""
-    if plan.kv_type != "q8_0" and not plan.exact:
-        yield replace(plan, kv_type="q8_0")
-    yield replace(plan, kv_on_gpu=False)
+    """What to try where a GPU has no memory for the plan: keys and values in q8_0, then in the machine's memory.
+
+    There as they were wanted, and where the machine has too little for that, in q8_0.
+    """
+    plans = [plan] if plan.kv_type == "q8_0" or plan.exact else [plan, replace(plan, kv_type="q8_0")]
+    yield from plans[1:]
+    yield from (replace(each, kv_on_gpu=False) for each in plans)
 
 
 def given_up(wanted: ContextPlan, made: ContextPlan) -> str:

@@ -5,7 +5,7 @@ Touches neither llama.cpp nor the machine: devices.py asks for devices, loading.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any, Literal
@@ -208,6 +208,28 @@ def fewer(placement: Placement, info: ModelInfo, context: ContextPlan, devices: 
     why = "for want of GPU memory"
     less = _placed(info, context, tuple(devices), n, why) if n else placement.on_cpu(why)
     return replace(less, is_short=True)
+
+
+def steps_down(
+    placement: Placement, info: ModelInfo, context: ContextPlan, devices: Sequence[Device]
+) -> Iterator[tuple[Placement, tuple[Device, ...]]]:
+    """All that `fewer` would come to, one after the other, with the devices as they are then.
+
+    `devices` are those of the placement, as they are without this model.
+    """
+    while placement.on_gpu:
+        placement = fewer(placement, info, context, devices)
+        yield placement, freed(placement.devices, [(device, -share) for device, share in placement.takes])
+
+
+def freed(devices: Sequence[Device], takes: Iterable[tuple[Device, int]]) -> tuple[Device, ...]:
+    """The devices once so many bytes more are free on each."""
+    n_bytes: dict[str, int] = {}
+    for device, share in takes:
+        n_bytes[device.name] = n_bytes.get(device.name, 0) + share
+    return tuple(
+        replace(device, free_bytes=max(0, device.free_bytes + n_bytes.get(device.name, 0))) for device in devices
+    )
 
 
 def with_context(placement: Placement, info: ModelInfo, context: ContextPlan) -> Placement:
