@@ -194,11 +194,24 @@ class LoadedModel:
 
     def _load_where_it_fits(self) -> None:
         while True:
+            if gone := devices.gone(self.placement.devices):
+                self._plan_without(gone)
             try:
                 self._load()
                 return
             except GpuMemoryError as error:
                 self._give_up(error)
+
+    def _plan_without(self, gone: str) -> None:
+        """Plan anew with the devices that are left. Raises EngineError where the options name the devices."""
+        if self._config.devices is not None:
+            raise EngineError(
+                f"{gone} is gone, and the option device names it; once it is back, the model is loaded again; or "
+                "name another: q3e-local doctor lists the GPUs that are here"
+            )
+        self.placement = placed(self.info, self._config, self._kernels)
+        self.settings = self._settled()
+        logger.warning("%s: %s is gone: %s", self.info.path.stem, gone, self.placement.explained)
 
     def _settled(self) -> Settings:
         """The settings for the place where the layers are to be."""

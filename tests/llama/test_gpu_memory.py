@@ -488,6 +488,54 @@ def test_a_batch_that_is_refused_between_two_layers_of_a_long_text_is_computed_a
     assert refusals == [info.n_layer - 1]
 
 
+# Devices that are gone
+
+
+def refuse_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next native decode is refused a GPU's memory."""
+    decode, waiting = binding.Context.decode, ["refusal"]
+
+    def refused(self: binding.Context, batch: Any) -> None:
+        if waiting:
+            waiting.clear()
+            raise binding.NativeError("llama_decode answered -2: failed to allocate compute buffers")
+        decode(self, batch)
+
+    monkeypatch.setattr(binding.Context, "decode", refused)
+
+
+@pytest.mark.parametrize(("left", "place"), [((), "CPU"), ((device("CUDA1", free=8),), "CUDA1")])
+def test_a_model_whose_gpu_is_gone_when_it_is_loaded_anew_goes_where_there_is_one(
+    f32, sequences, expected, monkeypatch, caplog, left, place
+):
+    """It ended in a KeyError, as an engine would whose external GPU was unplugged."""
+    here = pretend(monkeypatch, device("CUDA0"), *left)
+    with LlamaEngine(f32, small()) as engine:
+        assert [each.name for each in engine.placement.devices] == ["CUDA0"]
+        here[:] = left
+        refuse_once(monkeypatch)
+        hold(engine.decode([sequences[9]]), expected[9])
+        assert ([each.name for each in engine.placement.devices] or ["CPU"]) == [place]
+    assert "CUDA0 (NVIDIA GeForce RTX 3060) is gone: " in warnings(caplog)[-1]
+
+
+def test_a_gpu_that_the_options_name_and_that_is_gone_is_an_error_until_it_is_back(
+    f32, sequences, expected, monkeypatch
+):
+    here = pretend(monkeypatch, device("CUDA0"), device("CUDA1"))
+    with LlamaEngine(f32, small(device="CUDA0")) as engine:
+        here[:] = [device("CUDA1")]
+        refuse_once(monkeypatch)
+        for call in (lambda: engine.decode([sequences[9]]), lambda: engine.tokenize("a text")):
+            with pytest.raises(
+                EngineError, match=r"^CUDA0 \(NVIDIA GeForce RTX 3060\) is gone, and the option device names it; "
+            ):
+                call()
+        here[:] = [device("CUDA0"), device("CUDA1")]
+        hold(engine.decode([sequences[9]]), expected[9])
+        assert engine.on_gpu
+
+
 # Memory that is the machine's
 
 

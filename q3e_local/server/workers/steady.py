@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local.embedding.engine import EngineConfig
-from q3e_local.errors import EngineError
+from q3e_local.errors import EngineError, OptionError, Q3EError
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.llama.kernels.choice import Kernels, Taken
 from q3e_local.llama.settings.defaults import Settings
@@ -117,28 +117,36 @@ class SteadyEngine:
                     n_deaths += 1
                     # A load that ended the process would do so again.
                     if n_deaths == 2 or worker.known is None:
-                        self._give_up(worker, died)
+                        self._give_up(worker, died, died.cause)
                     else:
                         logger.warning("%s: what it was doing is done again in a new process", died.cause)
+                except OptionError as refused:
+                    # Of a number of layers that nobody asked for: the GPU that they were for is gone.
+                    if not self._given_up or refused.option not in ("n_gpu_layers", "device"):
+                        raise
+                    self._give_up(worker, refused, str(refused))
                 except EngineError:
                     # Another caller may have closed this worker, and puts one with less on the GPU in its place.
                     with self._changing:
                         if self._closed or worker is self._worker:
                             raise
 
-    def _give_up(self, worker: WorkerEngine, died: WorkerDiedError) -> None:
-        """Go on with fewer layers on the GPU than this worker has, unless another caller did that already."""
+    def _give_up(self, worker: WorkerEngine, error: Q3EError, cause: str) -> None:
+        """Go on with fewer layers on the GPU than this worker has, unless another caller did that already.
+
+        Raises `error` where it has none.
+        """
         with self._changing:
             if worker is not self._worker or self._closed:
                 return
             n_before = self._n_on_gpu(worker)
             if n_before == 0:
-                raise died
+                raise error
             n_layers = n_before // 2
             device = self._config.device if n_layers else None
             self._config = replace(self._config, n_gpu_layers=n_layers, device=device)
             where = f"{n_layers} layers on the GPU" if n_layers else "all layers on the CPU"
-            logger.warning("%s: going on with %s", died.cause, where)
+            logger.warning("%s: going on with %s", cause, where)
             worker.close()
             self._given_up.append(worker)
             self._worker = WorkerEngine(self._path, self._config, open_engine=self._open, digest=self._digest)

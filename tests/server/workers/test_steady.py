@@ -18,7 +18,7 @@ from faults import open_on_gpu
 
 from q3e_local.embedding.embedder import Embedder
 from q3e_local.embedding.engine import EngineConfig
-from q3e_local.errors import EngineError, ModelFileError
+from q3e_local.errors import EngineError, ModelFileError, OptionError
 from q3e_local.server.errors import WorkerDiedError
 from q3e_local.server.workers.steady import SteadyEngine
 
@@ -88,6 +88,18 @@ def test_a_model_whose_loading_ends_the_process_is_loaded_on_the_cpu(path, caplo
     assert tries(path) == [4, 0]
     (line,) = said(caplog)  # and none that promises another try with these layers
     assert line.endswith("going on with all layers on the CPU")
+
+
+def test_a_gpu_that_is_gone_when_fewer_layers_are_tried_leaves_all_to_the_cpu(path, caplog):
+    """The number of layers was refused as if the user had given it."""
+    path.write_text("unplugged", encoding="ascii")
+    with closing(opened(path)) as engine:
+        assert seen(engine.decode([ids("memory of the gpu")])[0]) == (EOS, 18)
+        assert engine.placement.n_on_gpu == 0
+    assert tries(path) == [4, 4, 0]
+    assert said(caplog)[-1] == "n_gpu_layers must be 0, got 2: no GPU is here: going on with all layers on the CPU"
+    with pytest.raises(OptionError, match="got 3: no GPU is here"):
+        opened(path, n_gpu_layers=3)  # which the user did give
 
 
 def test_a_file_that_another_replaced_meanwhile_is_not_loaded_in_its_place(path):
