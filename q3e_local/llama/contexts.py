@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
+from q3e_local import machine
 from q3e_local.embedding.engine import KvType
 from q3e_local.errors import BadVectorError, EngineError, GpuMemoryError, NotEnoughMemoryError
 from q3e_local.gguf.model_file import ModelInfo
@@ -99,7 +100,7 @@ class Contexts:
         plan = self._batch_plan()
         if (plan.n_batch, plan.n_seq_max) == (self.batch.plan.n_batch, self.batch.plan.n_seq_max):
             for context in filter(None, (self.batch, self._long)):
-                context.set_threads(settings.n_threads)
+                context.set_threads(self._n_threads(context.plan))
             return
         try:
             batch = self._made_for_batches(plan, may_shrink=False)
@@ -241,15 +242,18 @@ class Contexts:
                 self.free_long()
             try:
                 with refusals(f"make a context of {plan.n_ctx} tokens", on_gpu=self._placement.on_gpu):
-                    return PoolingContext(
-                        self._model, self._info, plan, self._settings.n_threads, self.counts, between
-                    )
+                    return PoolingContext(self._model, self._info, plan, self._n_threads(plan), self.counts, between)
             except (GpuMemoryError, EngineError) as error:
                 if not self._placement.on_gpu:
                     raise
                 # A driver does not always say that memory was the reason.
                 refused.append(GpuMemoryError(f"{message.format(n_tokens, self._memory.needs(plan))} ({error})"))
         raise next((error for error in reversed(refused) if isinstance(error, GpuMemoryError)), refused[-1])
+
+    def _n_threads(self, plan: ContextPlan) -> int:
+        """Threads for a context. The default beside a GPU that has all layers is too few where the CPU attends."""
+        is_default = self._settings.reasons["n_threads"].source == "default"
+        return machine.physical_cores() if is_default and not plan.kv_on_gpu else self._settings.n_threads
 
     def _tell(self, what: str, wanted: ContextPlan, made: ContextPlan) -> None:
         """Say what was given up: a slower or less exact way is for the user, and once; the rest for --explain."""

@@ -30,7 +30,7 @@ from q3e_local.llama.loading import LoadedModel, load
 from q3e_local.llama.owner import Owner
 from q3e_local.llama.pooling_context import Counts
 from q3e_local.llama.settings.defaults import Settings, other_threads
-from q3e_local.llama.settings.placement import Placement, ram_bytes
+from q3e_local.llama.settings.placement import Placement
 from q3e_local.llama.thread_trials import ThreadTrials
 
 _POLL_S = 0.1  # until closing is noticed
@@ -123,9 +123,7 @@ class LlamaEngine:
 
         That of a GPU is counted, its own and what it shares with the CPU.
         """
-        placement = self.placement
-        in_ram = ram_bytes(self.info, placement, self.settings, self.config.n_seq_max, self.tap)
-        return in_ram if placement.is_unified else in_ram + placement.n_bytes
+        return self._open().n_bytes
 
     @property
     def kernels_taken(self) -> Taken:

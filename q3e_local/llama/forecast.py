@@ -15,7 +15,7 @@ from q3e_local.llama import library
 from q3e_local.llama.child import Child
 from q3e_local.llama.settings import kept
 from q3e_local.llama.settings.defaults import N_BATCH_ON_GPU
-from q3e_local.llama.settings.memory import for_batches
+from q3e_local.llama.settings.memory import as_asked
 from q3e_local.llama.settings.placement import Device, Placement, chosen, plan, unless_beaten
 
 # A backend of ggml's is a library of its own in the wheel.
@@ -42,7 +42,7 @@ def expected(info: ModelInfo, config: EngineConfig) -> Placement:
     """Where the layers would go now. Raises OptionError for a device that is not here."""
     if config.n_gpu_layers == 0 or config.devices == ():
         return Placement(info.n_layer)
-    context = for_batches(config.n_batch or N_BATCH_ON_GPU, config.n_seq_max, config.tap, config.kv_type)
+    context = as_asked(config, config.n_batch or N_BATCH_ON_GPU)
     placement = plan(info, context, chosen(devices(), config.devices), config.n_gpu_layers)
     return unless_beaten(placement, config, kept.tuned_before_loading(info.digest, placement))
 

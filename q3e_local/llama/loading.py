@@ -22,14 +22,15 @@ from q3e_local.llama import binding, devices
 from q3e_local.llama.contexts import Contexts, explaining
 from q3e_local.llama.kernels.choice import Kernels
 from q3e_local.llama.settings import kept
-from q3e_local.llama.settings.defaults import N_BATCH_ON_GPU, TUNABLE, Host, Reason, Settings, settle
-from q3e_local.llama.settings.memory import ContextPlan, for_batches
+from q3e_local.llama.settings.defaults import N_BATCH_ON_GPU, TUNABLE, Reason, Settings, settle
+from q3e_local.llama.settings.memory import ContextPlan, as_asked
 from q3e_local.llama.settings.placement import (
     Placement,
     chosen,
     fewer,
     freed,
     plan,
+    ram_bytes,
     steps_down,
     unless_beaten,
     with_context,
@@ -65,7 +66,7 @@ def placed(info: ModelInfo, config: EngineConfig, kernels: Kernels) -> Placement
             "q3e-local doctor says more",
             "n_gpu_layers",
         )
-    context = for_batches(config.n_batch or N_BATCH_ON_GPU, config.n_seq_max, config.tap, config.kv_type)
+    context = as_asked(config, config.n_batch or N_BATCH_ON_GPU)
     placement = plan(info, context, some, config.n_gpu_layers)
     return unless_beaten(placement, config, kept.find(info.digest, platform(placement, kernels)))
 
@@ -119,6 +120,7 @@ class LoadedModel:
         self._weights: binding.Weights | None = None
         self._contexts: Contexts | None = None
         self._is_closed = False
+        self.n_bytes = 0  # in the machine and on GPUs: weights and the context for batches
         self._n_keepable = info.n_ctx_train  # of the contexts that were freed
         self._load_where_it_fits()
 
@@ -169,7 +171,7 @@ class LoadedModel:
 
     @property
     def _batch_plan(self) -> ContextPlan:
-        return for_batches(self.settings.n_batch, self.n_seq_max, self.tap, self._config.kv_type)
+        return as_asked(replace(self._config, tap=self.tap), self.settings.n_batch)
 
     def ready(self) -> Contexts:
         """The contexts, after what is lost was loaded again. Raises what loading raises, and may be called again."""
@@ -216,7 +218,7 @@ class LoadedModel:
     def _settled(self) -> Settings:
         """The settings for the place where the layers are to be."""
         tuned = kept.find(self.info.digest, platform(self.placement, self._kernels))
-        return settle(self._config, Host(machine.physical_cores(), self.placement.on_gpu), tuned)
+        return settle(self._config, self.placement.host(machine.physical_cores()), tuned)
 
     def _give_up(self, why: GpuMemoryError) -> None:
         """Free what is there, and plan for fewer layers, with the settings for those."""
@@ -263,9 +265,12 @@ class LoadedModel:
         self._count_bytes()
 
     def _count_bytes(self) -> None:
-        """What the devices hold now: the context for batches may be another than was planned."""
+        """What the machine and the devices hold now: the context for batches may be another than was planned."""
+        batches = self.contexts.batch.plan
         if self.placement.on_gpu:
-            self.placement = with_context(self.placement, self.info, self.contexts.batch.plan)
+            self.placement = with_context(self.placement, self.info, batches)
+        on_devices = 0 if self.placement.is_unified else self.placement.n_bytes
+        self.n_bytes = ram_bytes(self.info, self.placement, batches) + on_devices
 
     def _check_ram(self) -> None:
         placement, info = self.placement, self.info

@@ -103,7 +103,8 @@ def needed_bytes(card: ModelCard, size_bytes: int) -> int:
         quantization="",
         added_tokens=(),
     )
-    return plan.needed_bytes(info, settle(config, Host(n_cores=1), None), config.n_seq_max, True)
+    settings = settle(config, Host(n_cores=1), None)
+    return plan.needed_bytes(info, plan.as_asked(config, settings.n_batch))
 
 
 def _published(kind: ModelKind) -> list[SizedModel]:

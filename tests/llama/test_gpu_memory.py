@@ -22,7 +22,7 @@ from q3e_local.gguf.model_file import inspect
 from q3e_local.llama import binding
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.pooling_context import PoolingContext
-from q3e_local.llama.settings.memory import for_batches, for_long, padded
+from q3e_local.llama.settings.memory import for_batches, for_long, needed_bytes, padded
 from q3e_local.llama.settings.placement import device_bytes
 
 NO_WEIGHTS = "the model was refused: alloc_tensor_range: failed to allocate CUDA0 buffer of size 9"
@@ -177,6 +177,38 @@ def test_what_a_driver_takes_of_the_margin_is_not_missing_for_the_batches_that_w
     with LlamaEngine(f32, small()) as engine:
         assert (engine.placement.all_on_gpu, engine.n_batch) == (True, 32)
     assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize(("given", "few", "many"), [(None, 4, 6), (3, 3, 3)])
+def test_beside_a_gpu_few_threads_are_enough_unless_the_cpu_attends_or_has_layers(
+    f32, sequences, expected, monkeypatch, refuse, given, few, many
+):
+    monkeypatch.setattr(machine, "physical_cores", lambda: 6)
+    pretend(monkeypatch, device())
+    asked = refuse(lambda on_gpu, **options: on_gpu and options["n_ctx"] > 256 and options["kv_on_gpu"])
+    with LlamaEngine(f32, EngineConfig(n_threads=given, n_batch=N_BATCH)) as engine:
+        hold(engine.decode([sequences[N_CTX]]), expected[N_CTX])
+        of_batches, of_long = asked[0], asked[-1]
+        assert (of_batches["kv_on_gpu"], of_batches["n_threads"]) == (True, few)
+        assert (of_long["kv_on_gpu"], of_long["n_threads"]) == (False, many)
+        assert (engine.placement.all_on_gpu, engine.n_threads) == (True, few)
+        engine._owner.do(engine._loaded.fewer_layers, GpuMemoryError("made up"))
+        assert (engine.placement.n_on_gpu, engine.n_threads) == (1, many)
+
+
+def test_memory_that_is_told_counts_keys_and_values_as_they_are(f32, monkeypatch, refuse):
+    """Those in q8_0 were counted as f16."""
+    pretend(monkeypatch, device())
+    n_bytes = {}
+    for kind in ("f16", "q8_0"):
+        with LlamaEngine(f32, small(kv_type=kind)) as engine:
+            n_bytes[kind], info = engine.n_bytes, engine.info
+    assert n_bytes["f16"] - n_bytes["q8_0"] == 256 * info.kv_bytes_per_token * 30 // 64
+    refuse(lambda on_gpu, **options: options["kv_type"] == "f16")
+    with LlamaEngine(f32, small()) as engine:
+        assert engine.n_bytes == n_bytes["q8_0"]
+    with LlamaEngine(f32, small(device="none", kv_type="q8_0")) as engine:
+        assert engine.n_bytes == needed_bytes(info, for_batches(N_BATCH, 64, tap=True, kv_type="q8_0"))
 
 
 # What is refused

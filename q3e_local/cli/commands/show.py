@@ -29,7 +29,7 @@ def show(name: str, as_json: bool) -> None:
     from q3e_local.embedding.request import DIM_MIN
     from q3e_local.llama import forecast
     from q3e_local.llama.settings import kept
-    from q3e_local.llama.settings.memory import needed_bytes
+    from q3e_local.llama.settings.memory import as_asked, needed_bytes
     from q3e_local.models import names
 
     named, config = names.resolve(name), EngineConfig()
@@ -39,11 +39,8 @@ def show(name: str, as_json: bool) -> None:
     chosen = kept.planned(info.digest, config, placement)
     digest = installed.recorded_sha256(located)
     checked = f"header, SHA-256 {digest}" if digest else "header"
-    memory = {
-        n_ctx: needed_bytes(info, chosen, config.n_seq_max, True, n_ctx)
-        for n_ctx in _CONTEXTS
-        if n_ctx <= info.n_ctx_train
-    }
+    batches = as_asked(config, chosen.n_batch)
+    memory = {n_ctx: needed_bytes(info, batches, n_ctx) for n_ctx in _CONTEXTS if n_ctx <= info.n_ctx_train}
     card = located.card
     facts: dict[str, Any] = {
         "name": located.name,

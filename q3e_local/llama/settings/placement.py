@@ -13,8 +13,8 @@ from typing import Any, Literal
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import OptionError
 from q3e_local.gguf.model_file import ModelInfo
-from q3e_local.llama.settings.defaults import Settings, Tuned
-from q3e_local.llama.settings.memory import KEPT_BYTES_MAX, ContextPlan, for_batches, needed_bytes
+from q3e_local.llama.settings.defaults import Host, Tuned
+from q3e_local.llama.settings.memory import KEPT_BYTES_MAX, ContextPlan, needed_bytes
 from q3e_local.llama.settings.sharing import shared_out
 
 # Beside what is planned for, a driver takes memory for programs and for products of large matrices while it computes,
@@ -81,6 +81,10 @@ class Placement:
     def all_on_gpu(self) -> bool:
         """Whether no layer is left on the CPU."""
         return self.n_on_gpu == self.n_layers
+
+    def host(self, n_cores: int) -> Host:
+        """What default settings depend on, on a machine of so many cores."""
+        return Host(n_cores, self.on_gpu, self.all_on_gpu)
 
     @property
     def n_bytes(self) -> int:
@@ -248,14 +252,13 @@ def device_bytes(info: ModelInfo, context: ContextPlan, n_on_gpu: int, n_devices
     return weights + context.device_bytes(info, n_on_gpu) + (n_devices - 1) * without_cells
 
 
-def ram_bytes(info: ModelInfo, placement: Placement, settings: Settings, n_seq_max: int, tap: bool) -> int:
+def ram_bytes(info: ModelInfo, placement: Placement, batches: ContextPlan) -> int:
     """Memory of the machine that an engine takes with its layers so: weights, context for batches, kept prefixes."""
     if not placement.on_gpu or placement.is_unified:
-        return needed_bytes(info, settings, n_seq_max, tap)
+        return needed_bytes(info, batches)
     n = placement.n_on_gpu
     on_gpu = sum(info.layer_bytes[-n:]) or info.size_bytes * n // info.n_layer
-    context = for_batches(settings.n_batch, n_seq_max, tap)
-    return info.size_bytes - on_gpu + context.host_bytes(info, n) + (KEPT_BYTES_MAX if tap else 0)
+    return info.size_bytes - on_gpu + batches.host_bytes(info, n) + (KEPT_BYTES_MAX if batches.tap else 0)
 
 
 def _fewest(info: ModelInfo, context: ContextPlan, by_room: Sequence[Device], n: int) -> tuple[Device, ...]:

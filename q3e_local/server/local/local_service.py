@@ -24,6 +24,7 @@ from q3e_local.errors import ModelError, OptionError
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.llama import forecast
 from q3e_local.llama.settings import kept
+from q3e_local.llama.settings.memory import as_asked
 from q3e_local.llama.settings.placement import ram_bytes
 from q3e_local.models.installed import Located
 from q3e_local.models.kinds import check_file, check_kind
@@ -252,7 +253,7 @@ def needed(located: Located, config: EngineConfig) -> Needed:
     info = located.inspect()
     placement = forecast.expected(info, config)
     chosen = kept.planned(info.digest, config, placement)
-    return Needed(ram_bytes(info, placement, chosen, config.n_seq_max, config.tap), placement.is_short)
+    return Needed(ram_bytes(info, placement, as_asked(config, chosen.n_batch)), placement.is_short)
 
 
 class _GoneError(Exception):

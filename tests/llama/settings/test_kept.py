@@ -18,7 +18,7 @@ from q3e_local.gguf.model_file import inspect
 from q3e_local.llama import forecast
 from q3e_local.llama.settings import kept as tuned
 from q3e_local.llama.settings import memory
-from q3e_local.llama.settings.defaults import Host, Tuned, settle
+from q3e_local.llama.settings.defaults import Tuned
 from q3e_local.llama.settings.placement import Placement
 from q3e_local.models.installed import locate
 from q3e_local.server.local.local_service import needed
@@ -215,12 +215,23 @@ def test_a_server_plans_for_the_gpus_that_llama_cpp_sees(tiny_gguf, monkeypatch)
         needed(located, EngineConfig(device="CUDA9"))
 
 
+@pytest.mark.parametrize("here", [[], [device(free=0.5, total=4)], [device(kind="integrated")]])
+def test_a_server_plans_for_keys_and_values_as_they_are_asked_for(tiny_gguf, monkeypatch, here):
+    """Those in q8_0 were planned as f16."""
+    located = locate(tiny_gguf("f32"))
+    info, n_cells = inspect(located.path), 1024
+    monkeypatch.setattr(forecast, "devices", lambda: here)
+    f16, q8_0 = (needed(located, EngineConfig(n_batch=n_cells, kv_type=kind)).ram_bytes for kind in ("f16", "q8_0"))
+    # 34 bytes for 32 numbers in place of 64.
+    assert f16 - q8_0 == n_cells * info.kv_bytes_per_token * 30 // 64
+
+
 def test_memory_is_planned_for_a_long_text_in_pieces_of_a_batch(tiny_gguf):
     path = tiny_gguf("f16")
 
     def long_bytes(n_batch: int) -> int:
-        info, settings = inspect(path), settle(EngineConfig(n_batch=n_batch), Host(1))
-        return memory.needed_bytes(info, settings, 1, True, 4096) - memory.needed_bytes(info, settings, 1, True)
+        info, batches = inspect(path), memory.for_batches(n_batch, 1, tap=True)
+        return memory.needed_bytes(info, batches, 4096) - memory.needed_bytes(info, batches)
 
     # A mask in f16 at least: 2 bytes for each token of a piece with each token of the text.
     assert long_bytes(1024) - long_bytes(512) > 2 * 512 * 4096
