@@ -5,9 +5,7 @@ A child process asks llama.cpp for its devices: a driver keeps memory for as lon
 
 from __future__ import annotations
 
-import importlib.util
 import re
-from pathlib import Path
 
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.gguf.model_file import ModelInfo
@@ -24,9 +22,7 @@ _ON_GPU = re.compile(r"(lib)?ggml-(cann|cuda|hip|metal|musa|opencl|rpc|sycl|vulk
 
 def may_offload() -> bool:
     """Whether the llama.cpp that is installed here has a backend for GPUs. Loads nothing."""
-    spec = importlib.util.find_spec("llama_cpp")
-    folders = spec.submodule_search_locations if spec is not None else None
-    return any(_ON_GPU.match(file.name) for folder in folders or () for file in Path(folder, "lib").glob("*ggml-*"))
+    return any(_ON_GPU.match(file.name) for file in library.files("*ggml-*"))
 
 
 def devices() -> list[Device]:

@@ -38,6 +38,14 @@ def test_a_build_is_known_by_its_libraries(monkeypatch, tmp_path, names, expecte
     assert forecast.may_offload() == expected
 
 
+def test_of_a_build_that_is_named_the_libraries_count_and_not_those_of_the_package(monkeypatch, tmp_path):
+    """A build for a GPU was taken for the installed one, and computed in the process of the command."""
+    monkeypatch.setenv("LLAMA_CPP_LIB_PATH", str(tmp_path))
+    for name, expected in (("libggml-cpu.so", False), ("libggml-vulkan.so", True)):
+        (tmp_path / name).touch()
+        assert forecast.may_offload() == expected
+
+
 @pytest.mark.skipif(binding.can_offload(), reason="what a build of llama.cpp without GPUs is asked")
 def test_a_build_without_gpus_starts_no_process_to_ask_for_them(monkeypatch):
     monkeypatch.setattr(forecast, "Child", lambda *_: pytest.fail("a process was started"))
