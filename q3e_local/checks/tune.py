@@ -67,7 +67,8 @@ def tune(path: Path, budget_s: float, tell: Callable[[str], None]) -> tuple[Tune
 
     # By name, as an earlier tuning may have left it alone.
     names = ",".join(device.name for device in chosen(forecast.devices(), None))
-    with closing(ModelInChild(path, device=names or None)) as model:
+    # Where none answers, the engine must not ask again.
+    with closing(ModelInChild(path, **({"device": names} if names else {"n_gpu_layers": 0}))) as model:
         if not model.placement.is_unified:
             return tuned(model, budget_s), model.platform
         with closing(ModelInChild(path, n_gpu_layers=0)) as on_cpu:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 from gpus import device
@@ -14,6 +16,7 @@ from q3e_local.gguf.model_file import inspect
 from q3e_local.llama import binding, forecast
 from q3e_local.llama.settings import kept
 from q3e_local.llama.settings.defaults import Tuned
+from q3e_local.llama.settings.placement import Device
 
 
 @pytest.mark.parametrize(
@@ -62,6 +65,41 @@ if __name__ == "__main__":
 """
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert (answer.returncode, answer.stdout) == (0, "[] False\n"), answer.stderr
+
+
+class Hanging:
+    """Asks a driver that hangs."""
+
+    def devices(self) -> list[Device]:
+        time.sleep(600)
+        return []
+
+
+class Ending:
+    """Asks a driver that ends the process."""
+
+    def devices(self) -> list[Device]:
+        os._exit(7)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (Hanging, "no GPU answered within 3 s, so that a driver seems to hang: the CPU computes; "),
+        (
+            Ending,
+            "GPUs cannot be asked, as that ends llama.cpp's process (ended with exit code 7): the CPU computes; ",
+        ),
+    ],
+)
+def test_a_driver_that_gives_no_answer_leaves_the_work_to_the_cpu(tiny_gguf, monkeypatch, caplog, asked, said):
+    """One that hung held up for ever whoever asked."""
+    monkeypatch.setattr(forecast, "may_offload", lambda: True)
+    monkeypatch.setattr(forecast, "_Asked", asked)
+    monkeypatch.setattr(forecast, "ANSWER_S", 3)
+    assert not forecast.expected(inspect(tiny_gguf("f32")), EngineConfig()).on_gpu
+    (record,) = caplog.records
+    assert (record.levelname, record.getMessage().startswith(said)) == ("WARNING", True)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from q3e_local.server.service import LoadedModel
 from q3e_local.server.workers.batch_queue import BatchQueue
 from q3e_local.server.workers.counters import Counters
 from q3e_local.server.workers.model import Model
-from q3e_local.server.workers.room import Needed, lack
+from q3e_local.server.workers.room import Forecast, Take, in_the_way, lack
 from q3e_local.server.workers.worker import WorkerEngine
 
 logger = logging.getLogger(__name__)
@@ -66,14 +66,14 @@ class Models:
     def __init__(
         self,
         make_worker: Callable[[Located], WorkerEngine],
-        needed: Callable[[Located], Needed],
+        forecast: Callable[[Located], Forecast],
         *,
         keep_alive_s: float,
         max_loaded: int,
         n_waiting_max: int,
         available_bytes: Callable[[], int] = machine.available_memory,
     ) -> None:
-        self._make_worker, self._needed, self._available = make_worker, needed, available_bytes
+        self._make_worker, self._forecast, self._available = make_worker, forecast, available_bytes
         self._keep_alive_s, self._max_loaded, self._n_waiting_max = keep_alive_s, max_loaded, n_waiting_max
         self._entries: dict[str, _Entry] = {}
         self._closing: set[_Entry] = set()  # no longer in `_entries`, and not yet gone
@@ -280,27 +280,47 @@ class Models:
         return Model(entry.name, entry.worker, located.prompts, queue, located.rerank_prompts)
 
     async def _make_room(self, entry: _Entry) -> None:
-        """Unload models that no request uses, the longest unused first, until there is room for this model."""
+        """Unload models that no request uses until there is room for this model; none in vain.
+
+        GPUs are asked once, which starts a process; what models give back of them meanwhile is reckoned.
+        """
         while True:
-            if self._closing:
-                await self._all_closed()
-                continue
-            needed = await asyncio.to_thread(self._needed, entry.located)
-            if self._closing:
-                continue
-            entry.n_bytes = needed.ram_bytes
-            others = [other for other in self._entries.values() if other.takes_room]
-            unused = [other for other in others if other.n_users == 0]
-            why = lack(needed, [other.n_bytes for other in others], self._max_loaded, self._available())
-            if why is None:
-                # Where they are at work, a part of the layers goes to the CPU.
-                unused = [other for other in unused if needed.is_short and other.is_loaded and other.worker.on_gpu]
-                if not unused:
-                    return
-            elif not unused:
-                raise QueueFullError(
-                    f"no room for {entry.name}: {why}, and all of them are at work; try again in {_RETRY_S} s",
-                    _RETRY_S,
-                )
-            longest_unused = min(unused, key=lambda other: (other.worker.is_running, other.used_at))
-            self._close(longest_unused, f"to make room for {entry.name}")
+            await self._all_closed()
+            forecast = await asyncio.to_thread(self._forecast, entry.located)
+            if not self._closing:
+                break
+        if forecast.leaves_gpus:
+            entry.worker.leave_gpus()
+        given_back: list[Take] = []
+        while leaving := self._leaving(entry, forecast, given_back):
+            for other in leaving:
+                given_back += _taken(other)
+                self._close(other, f"to make room for {entry.name}")
+            await self._all_closed()
+
+    def _leaving(self, entry: _Entry, forecast: Forecast, given_back: list[Take]) -> list[_Entry]:
+        """Who must go first to make room for this model. Raises QueueFullError where that would not be enough."""
+        needed = forecast.needed(given_back)
+        entry.n_bytes = needed.ram_bytes
+        others = [other for other in self._entries.values() if other.takes_room]
+        unused = sorted(
+            (other for other in others if other.n_users == 0),
+            key=lambda other: (other.worker.is_running, other.used_at),
+        )
+        available = self._available()
+        if lack(needed, [other.n_bytes for other in others], self._max_loaded, available) is None:
+            # Where others are at work, a part of the layers goes to the CPU.
+            return in_the_way(forecast, given_back, unused, _taken) if needed.is_short else []
+        at_work = [other.n_bytes for other in others if other.n_users]
+        # The most that the system can get back.
+        available += sum(other.n_bytes for other in unused)
+        if why := lack(needed, at_work, self._max_loaded, available):
+            raise QueueFullError(
+                f"no room for {entry.name} beside the models at work: {why}; try again in {_RETRY_S} s", _RETRY_S
+            )
+        return unused[:1]
+
+
+def _taken(entry: _Entry) -> list[Take]:
+    """What a model has of GPUs."""
+    return entry.worker.placement.takes if entry.is_loaded and entry.worker.is_running else []

@@ -110,6 +110,10 @@ class WorkerEngine:
         self._digest = digest
         self._n_keepable: int | None = None  # the least that any process said with its vectors
 
+    def leave_gpus(self) -> None:
+        """Have the CPU compute, in processes that are started from now on."""
+        self._config = replace(self._config, n_gpu_layers=0, device=None)
+
     def load(self) -> None:
         """Wait until the model is loaded; otherwise the first call does. Closing ends the wait with EngineError."""
         self._living()

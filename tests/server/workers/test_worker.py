@@ -111,6 +111,14 @@ def test_that_vectors_are_coarse_is_known_with_the_first_of_them_and_for_good(wo
     assert worker.n_keepable == 8  # a vector of the first process may still be on its way to a cache
 
 
+def test_one_that_shall_leave_gpus_is_loaded_on_the_cpu(path: Path) -> None:
+    for options in ({}, {"device": "CUDA0"}, {"n_gpu_layers": 3}):
+        with closing(WorkerEngine(path, EngineConfig(**options), open_engine=open_on_gpu)) as worker:
+            worker.leave_gpus()
+            worker.load()
+            assert not worker.on_gpu
+
+
 def test_calls_from_many_threads_each_get_their_own_answer(worker: WorkerEngine) -> None:
     def call(n: int) -> None:
         text = "x" * n
