@@ -40,8 +40,8 @@ def again(known: Sequence[Device]) -> tuple[Device, ...]:
 
 
 def gone(known: Sequence[Device]) -> str:
-    """Those of these devices that are not here any more, in words; empty where all are."""
-    return _named(known, {device.name for device in devices()})
+    """Those of these devices that are not here any more, in words; empty where all are. Of none, starts no driver."""
+    return _named(known, {device.name for device in devices()}) if known else ""
 
 
 def pointers(known: Sequence[Device]) -> list[int]:

@@ -162,17 +162,6 @@ class LoadedModel:
             self._give_up(why)
             self._load_where_it_fits()
 
-    def _check_elsewhere(self, n_tokens: int) -> None:
-        """Raise NotEnoughMemoryError where no number of layers on the GPU leaves memory for a text of `n_tokens`."""
-        self.contexts.free_long()  # too small for the text
-        alone = freed(devices.again(self.placement.devices), self.placement.takes)
-        places = steps_down(self.placement, self.info, self._batch_plan, alone)
-        self.contexts.check_elsewhere(n_tokens, places)
-
-    @property
-    def _batch_plan(self) -> ContextPlan:
-        return as_asked(replace(self._config, tap=self.tap), self.settings.n_batch)
-
     def ready(self) -> Contexts:
         """The contexts, after what is lost was loaded again. Raises what loading raises, and may be called again."""
         if self.is_lost:
@@ -193,6 +182,17 @@ class LoadedModel:
         if self._weights is not None:
             self._weights.free()
             self._weights = None
+
+    def _check_elsewhere(self, n_tokens: int) -> None:
+        """Raise NotEnoughMemoryError where no number of layers on the GPU leaves memory for a text of `n_tokens`."""
+        self.contexts.free_long()  # which holds no text any more, so that its memory counts as free
+        alone = freed(devices.again(self.placement.devices), self.placement.takes)
+        places = steps_down(self.placement, self.info, self._batch_plan, alone)
+        self.contexts.check_elsewhere(n_tokens, places)
+
+    @property
+    def _batch_plan(self) -> ContextPlan:
+        return as_asked(replace(self._config, tap=self.tap), self.settings.n_batch)
 
     def _load_where_it_fits(self) -> None:
         while True:

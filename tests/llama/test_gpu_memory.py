@@ -19,7 +19,7 @@ from q3e_local.embedding.embedder import Embedder
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import EngineError, GpuMemoryError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.gguf.model_file import inspect
-from q3e_local.llama import binding
+from q3e_local.llama import binding, devices
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.pooling_context import PoolingContext
 from q3e_local.llama.settings.memory import for_batches, for_long, needed_bytes, padded
@@ -100,14 +100,15 @@ def test_a_model_that_fits_in_part_says_so_to_everybody(f32, monkeypatch, loads,
 @pytest.mark.parametrize("options", [{"n_gpu_layers": 0}, {"device": "none"}])
 def test_no_layers_or_no_device_mean_the_cpu_and_llama_cpp_gets_no_device(f32, monkeypatch, options):
     pretend(monkeypatch, device())
+    monkeypatch.setattr(devices, "devices", lambda: pytest.fail("a driver was started"))
     given: list[Any] = []
     load_file = binding.lib.llama_model_load_from_file
 
     def loaded(path: bytes, params: Any) -> Any:
         import ctypes
 
-        devices = ctypes.cast(params.devices, ctypes.POINTER(ctypes.c_void_p))
-        given.append((params.n_gpu_layers, devices[0]))
+        first = ctypes.cast(params.devices, ctypes.POINTER(ctypes.c_void_p))[0]
+        given.append((params.n_gpu_layers, first))
         return load_file(path, params)
 
     monkeypatch.setattr(binding.lib, "llama_model_load_from_file", loaded)
