@@ -23,7 +23,7 @@ from q3e_local.errors import CrashError, NotEnoughMemoryError
 from q3e_local.llama import forecast
 from q3e_local.llama.settings.defaults import TUNABLE, Host, Reason, Tuned, defaults, other_threads
 from q3e_local.llama.settings.kept import Platform
-from q3e_local.llama.settings.placement import chosen
+from q3e_local.llama.settings.planning import chosen
 from q3e_local.llama.settings.trials import Race
 from q3e_local.wording.endings import manner
 

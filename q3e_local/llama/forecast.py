@@ -18,7 +18,8 @@ from q3e_local.llama.child import Child
 from q3e_local.llama.settings import kept
 from q3e_local.llama.settings.defaults import N_BATCH_ON_GPU
 from q3e_local.llama.settings.memory import as_asked
-from q3e_local.llama.settings.placement import Device, Placement, chosen, plan, unless_beaten
+from q3e_local.llama.settings.placement import Device, Placement
+from q3e_local.llama.settings.planning import chosen, plan, unless_beaten
 
 logger = logging.getLogger(__name__)
 

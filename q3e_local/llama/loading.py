@@ -1,7 +1,7 @@
 """A model in memory: its weights where they were planned to be, and its contexts; or on fewer layers of a GPU.
 
 Knows what to load, and what to load anew where memory is refused; leaves threads to engine.py, the plan to
-settings/placement.py, and what a context can do without to contexts.py. Everything is called on the thread that
+settings/planning.py, and what a context can do without to contexts.py. Everything is called on the thread that
 computes.
 """
 
@@ -24,8 +24,8 @@ from q3e_local.llama.kernels.choice import Kernels
 from q3e_local.llama.settings import kept
 from q3e_local.llama.settings.defaults import N_BATCH_ON_GPU, TUNABLE, Reason, Settings, settle
 from q3e_local.llama.settings.memory import ContextPlan, as_asked
-from q3e_local.llama.settings.placement import (
-    Placement,
+from q3e_local.llama.settings.placement import Placement
+from q3e_local.llama.settings.planning import (
     chosen,
     fewer,
     freed,

@@ -23,7 +23,7 @@ from q3e_local.llama import binding, devices
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.pooling_context import PoolingContext
 from q3e_local.llama.settings.memory import for_batches, for_long, needed_bytes, padded
-from q3e_local.llama.settings.placement import device_bytes
+from q3e_local.llama.settings.planning import device_bytes
 
 NO_WEIGHTS = "the model was refused: alloc_tensor_range: failed to allocate CUDA0 buffer of size 9"
 REFUSED = "the context was refused: ggml_gallocr_reserve_n_impl: failed to allocate CUDA0 buffer of size 1000"

@@ -14,7 +14,8 @@ from q3e_local.gguf.model_file import ModelInfo
 from q3e_local.llama import forecast
 from q3e_local.llama.settings import kept
 from q3e_local.llama.settings.memory import as_asked
-from q3e_local.llama.settings.placement import Device, freed, ram_bytes
+from q3e_local.llama.settings.placement import Device
+from q3e_local.llama.settings.planning import freed, ram_bytes
 from q3e_local.models.installed import Located
 from q3e_local.server.workers.room import Needed, Take
 

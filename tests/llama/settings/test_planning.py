@@ -19,7 +19,8 @@ from q3e_local.llama.settings.memory import (
     long_plans,
     saving,
 )
-from q3e_local.llama.settings.placement import Placement, chosen, fewer, plan
+from q3e_local.llama.settings.placement import Placement
+from q3e_local.llama.settings.planning import chosen, fewer, plan
 from q3e_local.llama.settings.sharing import shared_out
 
 LAYER, OUTPUT = 60_000_000, 319_000_000
