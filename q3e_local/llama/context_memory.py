@@ -13,6 +13,7 @@ from q3e_local.gguf.model_file import ModelInfo
 from q3e_local.llama import devices
 from q3e_local.llama.settings.memory import ContextPlan
 from q3e_local.llama.settings.placement import Device, Placement
+from q3e_local.llama.settings.planning import context_shares
 from q3e_local.wording.counts import size
 
 
@@ -36,8 +37,8 @@ class ContextMemory:
         placement = self._placement
         if not placement.on_gpu:
             return f"{size(plan.n_bytes(self._info))} beside the model"
-        on_device = plan.device_bytes(self._info, placement.n_on_gpu)
-        return f"{size(on_device)} beside the model on {self._names}"
+        names = " and ".join(device.description for device in placement.devices)
+        return f"{size(sum(context_shares(self._info, plan, placement)))} beside the model on {names}"
 
     def lack(
         self, plan: ContextPlan, instead_of: ContextPlan | None = None, *, is_planned: bool = False
@@ -62,14 +63,12 @@ class ContextMemory:
         known = [room for room in rooms if room is not None]
         if not rooms or len(known) < len(rooms):
             return None
-        freed = 0 if instead_of is None else instead_of.device_bytes(self._info, n)
-        there = sum(device.free_bytes for device in now) if is_planned else sum(known)
-        needed, available = plan.device_bytes(self._info, n), there + freed
-        if needed > available:
-            text = f"{size(needed)} beside the model on {self._names}, where {size(available)} are to be had"
-            return Lack(text, of_gpu=not placement.is_unified)
+        shares = context_shares(self._info, plan, placement)
+        freed = (0,) * len(now) if instead_of is None else context_shares(self._info, instead_of, placement)
+        for device, room, needed, given_back in zip(now, known, shares, freed, strict=True):
+            available = (device.free_bytes if is_planned else room) + given_back
+            if needed > available:
+                name = device.description
+                text = f"{size(needed)} beside the model on {name}, where {size(available)} are to be had"
+                return Lack(text, of_gpu=not placement.is_unified)
         return None
-
-    @property
-    def _names(self) -> str:
-        return " and ".join(device.description for device in self._placement.devices)

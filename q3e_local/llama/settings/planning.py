@@ -106,6 +106,12 @@ def with_context(placement: Placement, info: ModelInfo, context: ContextPlan) ->
     return replace(placement, shares=_shares(info, context, placement.split, placement.n_on_gpu))
 
 
+def context_shares(info: ModelInfo, context: ContextPlan, placement: Placement) -> tuple[int, ...]:
+    """What a context takes of each device of the placement, beside the weights there."""
+    without_weights = replace(info, size_bytes=0, layer_bytes=(), output_bytes=0)
+    return _shares(without_weights, context, placement.split, placement.n_on_gpu)
+
+
 def device_bytes(info: ModelInfo, context: ContextPlan, n_on_gpu: int, n_devices: int) -> int:
     """What so many layers take of the memory of devices: weights, keys and values, and buffers on each device."""
     if not n_on_gpu:
