@@ -40,7 +40,7 @@ class _Entry:
     keep_alive_s: float
     loading: asyncio.Task[Model] = field(init=False)
     takes_room: bool = False
-    n_bytes: int = 0
+    planned_bytes: int = 0  # of the machine's memory
     n_users: int = 0
     used_at: float = 0.0  # on the loop's clock
     timer: asyncio.TimerHandle | None = None
@@ -54,6 +54,14 @@ class _Entry:
     @property
     def is_loaded(self) -> bool:
         return self.loading.done() and not self.loading.cancelled() and self.loading.exception() is None
+
+    @property
+    def ram_bytes(self) -> int:
+        """What it takes of the machine's memory: more than was planned, where a GPU refused memory since."""
+        if not self.is_loaded:
+            return self.planned_bytes
+        placement = self.worker.placement
+        return self.worker.n_bytes - (0 if placement.is_unified else placement.n_bytes)
 
     @property
     def for_ever(self) -> bool:
@@ -301,19 +309,19 @@ class Models:
     def _leaving(self, entry: _Entry, forecast: Forecast, given_back: list[Take]) -> list[_Entry]:
         """Who must go first to make room for this model. Raises QueueFullError where that would not be enough."""
         needed = forecast.needed(given_back)
-        entry.n_bytes = needed.ram_bytes
+        entry.planned_bytes = needed.ram_bytes
         others = [other for other in self._entries.values() if other.takes_room]
         unused = sorted(
             (other for other in others if other.n_users == 0),
             key=lambda other: (other.worker.is_running, other.used_at),
         )
         available = self._available()
-        if lack(needed, [other.n_bytes for other in others], self._max_loaded, available) is None:
+        if lack(needed, [other.ram_bytes for other in others], self._max_loaded, available) is None:
             # Where others are at work, a part of the layers goes to the CPU.
             return in_the_way(forecast, given_back, unused, _taken) if needed.is_short else []
-        at_work = [other.n_bytes for other in others if other.n_users]
+        at_work = [other.ram_bytes for other in others if other.n_users]
         # The most that the system can get back.
-        available += sum(other.n_bytes for other in unused)
+        available += sum(other.ram_bytes for other in unused)
         if why := lack(needed, at_work, self._max_loaded, available):
             raise QueueFullError(
                 f"no room for {entry.name} beside the models at work: {why}; try again in {_RETRY_S} s", _RETRY_S

@@ -50,6 +50,7 @@ class Gpu:
         n_layers, each = self.models.get(worker.path.stem, (0, 1))
         if n := min(n_layers, self.free // each):
             worker.placement, worker.on_gpu = Placement(n_layers, n, (device(),), (n,), (n * each,)), True
+            worker.n_bytes += n * each
             self.workers.append(worker)
 
 
@@ -79,7 +80,7 @@ class Worker(FakeWorker):
 
 
 class Site:
-    """Models on fake workers, each of 100 bytes; `made` are the workers in the order they were made."""
+    """Models on fake workers, each of 100 bytes of RAM; `made` are the workers in the order they were made."""
 
     def __init__(self, available: int = 1000, gpu: dict[str, tuple[int, int]] | None = None, **options: Any) -> None:
         self.made: list[FakeWorker] = []
@@ -371,6 +372,17 @@ async def test_a_model_is_loaded_for_the_cpu_where_no_gpu_answers() -> None:
         site.gpu.answers = False
         await site.use(B)
         assert [worker.leaves_gpus for worker in site.made] == [False, True]
+
+
+async def test_a_model_that_left_the_gpu_counts_with_the_memory_that_it_takes_now() -> None:
+    async with Site(available=320, gpu={"a": (10, 10)}) as site:
+        await site.use(A)
+        (a,) = site.made
+        a.placement, a.n_bytes = a.placement.on_cpu("for want of GPU memory"), 200
+        await site.use(B)
+        assert set(site.names()) == {"a", "b"}
+        await site.use(C)  # beside b alone
+        assert set(site.names()) == {"b", "c"}
 
 
 async def test_what_models_at_work_keep_costs_no_other_model_its_memory() -> None:
