@@ -91,6 +91,7 @@ class Contexts:
         self._between = None if placement.all_on_gpu else between
         self._long: PoolingContext | None = None
         self._n_short = 0  # batches in a row without a long text
+        self._less_from = 0  # cells, from which on `_long` must do with less than was wanted; 0: it has all
         self._said: set[str] = set()
         self.batch = self._made_for_batches(self._batch_plan(), may_shrink=True)
 
@@ -117,16 +118,18 @@ class Contexts:
             self.free_long()
 
     def long(self, n_tokens: int, n_ctx_max: int) -> PoolingContext:
-        """The context for long texts; made anew where `n_tokens` do not fit it."""
+        """The context for long texts; made anew where `n_tokens` do not fit it, or may have a better one."""
         self._n_short = 0
         old = self._long
-        if old is not None and n_tokens <= old.plan.n_ctx:
+        fits = old is not None and n_tokens <= old.plan.n_ctx
+        if old is not None and fits and padded(n_tokens) >= self._less_from:
             return old
-        n_ctx = grown(old.plan.n_ctx if old is not None else 0, n_tokens, n_ctx_max)
+        n_ctx = grown(old.plan.n_ctx if old is not None and not fits else 0, n_tokens, n_ctx_max)
         wanted = for_long(self._settings.n_batch, n_ctx, self._tap, kv_type=self._kv_type)
         plans = long_plans(wanted, n_tokens, on_gpu=self._placement.on_gpu)
         self._long = self._first(plans, _TEXT, n_tokens, self._between, replaces_long=True)
         self._tell(f"a text of {n_tokens} tokens", wanted, self._long.plan)
+        self._less_from = padded(n_tokens) if _does_with_less(self._long.plan, wanted) else 0
         self._keep_none_above(self._settings.n_batch, self._long.plan)
         return self._long
 
@@ -262,11 +265,16 @@ class Contexts:
             return
         of_gpu = " of a GPU" if self._placement.on_gpu else ""
         said = f"{what}: {words} (for want of memory{of_gpu})"
-        if (made.kv_type, made.kv_on_gpu) != (wanted.kv_type, wanted.kv_on_gpu) and words not in self._said:
+        if _does_with_less(made, wanted) and words not in self._said:
             self._said.add(words)
             logger.warning("%s", said)
         else:
             explaining.info("%s", said)
+
+
+def _does_with_less(made: ContextPlan, wanted: ContextPlan) -> bool:
+    """Whether keys and values are coarser than was wanted, or where they slow attention down."""
+    return (made.kv_type, made.kv_on_gpu) != (wanted.kv_type, wanted.kv_on_gpu)
 
 
 def _sound(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -304,6 +304,23 @@ def test_a_long_text_gets_q8_0_once_and_the_model_stays_on_the_gpu(
     assert said == "a text of 512 tokens: keys and values in q8_0 (for want of memory of a GPU)"
 
 
+def test_a_shorter_text_has_no_coarser_keys_because_a_longer_one_had(
+    f32, sequences, expected, monkeypatch, refuse, caplog
+):
+    """It was computed in the context of the longer one, in q8_0, though there was memory for f16."""
+    pretend(monkeypatch, device())
+    asked = refuse(lambda on_gpu, **options: options["n_ctx"] > 256 and options["kv_type"] == "f16")
+    with LlamaEngine(f32, small()) as engine:
+        for n, made in ((N_CTX, (512, "q8_0")), (2 * N_BATCH, (256, "f16")), (2 * N_BATCH + 1, (256, "f16"))):
+            hold(engine.decode([sequences[n]]), expected[n], 0.999)
+            assert (asked[-1]["n_ctx"], asked[-1]["kv_type"]) == made
+        n_asked = len(asked)
+        hold(engine.decode([sequences[N_CTX]]), expected[N_CTX], 0.999)
+        hold(engine.decode([sequences[N_CTX - 1]]), expected[N_CTX - 1], 0.999)  # of as many cells: it needs as much
+        assert [each["kv_type"] for each in asked[n_asked:]].count("q8_0") == 1
+    assert len(warnings(caplog)) == 1
+
+
 def test_a_vector_by_q8_0_for_want_of_memory_is_not_kept_for_later(f32, monkeypatch, refuse, tmp_path):
     """It was kept as if it were f16, and served for ever after."""
     short, long = "a short text", "a text of more than a batch " * 32
