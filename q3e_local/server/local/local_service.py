@@ -41,10 +41,11 @@ from q3e_local.server.service import (
 )
 from q3e_local.server.settings import ServerSettings
 from q3e_local.server.workers.child import open_llama
+from q3e_local.server.workers.failed_loads import FailedLoads
 from q3e_local.server.workers.loaded_models import Models
 from q3e_local.server.workers.model import Model
 from q3e_local.server.workers.warming import warm_up
-from q3e_local.server.workers.worker import FailedLoads, WorkerEngine
+from q3e_local.server.workers.worker import WorkerEngine
 
 _CLOSE_S = 5.0
 _LOOK_S = 1.0  # at devices, which answer at once unless a long text is computed

@@ -26,8 +26,9 @@ from waiting import until
 from q3e_local.errors import EngineError, ModelFileError
 from q3e_local.server.errors import WorkerDiedError
 from q3e_local.server.workers.batch_queue import BatchQueue
+from q3e_local.server.workers.failed_loads import RETRY_S, FailedLoads
 from q3e_local.server.workers.liveness import Bounds
-from q3e_local.server.workers.worker import RETRY_S, FailedLoads, WorkerEngine
+from q3e_local.server.workers.worker import WorkerEngine
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
