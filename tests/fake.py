@@ -22,6 +22,7 @@ class FakeEngine:
     digest = "fa" * 32
     kind = "embedder"
     n_embd = 64
+    n_keepable = 1_000_000  # any vector may be kept
     eos_id = 256
 
     def __init__(

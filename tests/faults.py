@@ -20,7 +20,7 @@ from fake import FakeEngine
 from gpus import device
 
 from q3e_local.embedding.engine import EngineConfig
-from q3e_local.errors import EngineError, ModelFileError, NotEnoughMemoryError
+from q3e_local.errors import EngineError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.llama.kernels.choice import Kernels, Taken
 from q3e_local.llama.settings.defaults import Host, defaults
 from q3e_local.llama.settings.placement import Placement
@@ -88,6 +88,8 @@ class FaultyEngine(FakeEngine):
         if what == "spin":
             while True:
                 pass
+        if what == "coarse":
+            self.n_keepable = 8
         if what == "log":
             logging.getLogger("q3e_local.llama.engine").warning("a line from %s", "the child")
         if what == "sleep":
@@ -126,12 +128,15 @@ class EngineOnGpu(FaultyEngine):
 def open_on_gpu(path: Path, config: EngineConfig) -> EngineOnGpu:
     """Each process adds a line with its layers to `<path>.tries`. In a file `full`, no layer can be loaded there.
 
-    A file `replaced` is another one by the time that fewer than all layers are loaded there.
+    With a file `unplugged` there is no GPU any more, once a number of layers is asked for. A file `replaced` is
+    another one by the time that fewer than all layers are loaded there.
     """
+    content = path.read_text(encoding="ascii")
+    if content == "unplugged" and config.n_gpu_layers:
+        raise OptionError(f"n_gpu_layers must be 0, got {config.n_gpu_layers}: no GPU is here", "n_gpu_layers")
     engine = EngineOnGpu(path, config)
     with path.with_suffix(".tries").open("a", encoding="ascii") as tries:
         tries.write(f"{engine.placement.n_on_gpu} {engine.n_batch}\n")
-    content = path.read_text(encoding="ascii")
     if content == "full" and engine.placement.on_gpu:
         os.abort()
     if content == "replaced" and not engine.placement.all_on_gpu:

@@ -20,7 +20,7 @@ class InThisProcess:
     def __init__(self, make: Callable[[], NativeLooks]) -> None:
         self._looks = make()
 
-    def ask(self, method: str) -> list[Finding] | None:
+    def ask(self, method: str, timeout_s: float | None = None) -> list[Finding] | None:
         return getattr(self._looks, method)()
 
     def __enter__(self) -> InThisProcess:

@@ -24,7 +24,7 @@ class FakeWorker(FakeEngine):
     def __init__(self, located: Located, n_bytes: int = 100) -> None:
         super().__init__()
         self.path, self.n_bytes = located.path, n_bytes
-        self.n_loaded = 0
+        self.n_loaded, self.leaves_gpus = 0, False
         self.failure: Exception | None = None
         self.go_on = threading.Event()
         self.go_on.set()
@@ -38,6 +38,9 @@ class FakeWorker(FakeEngine):
         if self.failure is not None:
             raise self.failure
         self.n_loaded += 1
+
+    def leave_gpus(self) -> None:
+        self.leaves_gpus = True
 
     def tokenize_all(self, texts: Sequence[str]) -> list[list[int]]:
         return [self.tokenize(text) for text in texts]

@@ -15,6 +15,7 @@ from contextlib import suppress
 from q3e_local.checks.finding import Finding
 from q3e_local.errors import CrashError, Q3EError
 from q3e_local.llama.child import Child
+from q3e_local.llama.forecast import ANSWER_S
 from q3e_local.llama.kernels import choice
 from q3e_local.wording.endings import advice, manner
 from q3e_local.wording.installing import rebuild
@@ -59,7 +60,7 @@ def examine() -> Iterator[Finding]:
     """Yield all findings, one after the other; a look that fails is a finding too."""
     with Child(NativeLooks) as child:
         yield from _checked("machine", _machine)
-        loaded = list(_checked("llama.cpp", lambda: child.ask("llama")))
+        loaded = list(_checked("llama.cpp", lambda: _llama_apart(child)))
         yield from loaded
         if all(finding.ok for finding in loaded):
             yield from _kernels_apart(child)
@@ -70,6 +71,17 @@ def examine() -> Iterator[Finding]:
             yield from _checked("embedding", lambda: child.ask("demo"))
         else:
             yield Finding("embedding", "not tried, as llama.cpp cannot be loaded", False, "mend llama.cpp first")
+
+
+def _llama_apart(child: Child) -> Iterator[Finding]:
+    """Look at llama.cpp in the child, where a GPU's driver is started too."""
+    try:
+        yield from child.ask("llama", timeout_s=ANSWER_S)
+    except TimeoutError as silence:
+        advice = (
+            "a GPU's driver may hang: mend it, or restart the machine; until then, --device none leaves GPUs alone"
+        )
+        yield Finding("llama.cpp", str(silence), False, advice)
 
 
 def _kernels_apart(child: Child) -> Iterator[Finding]:

@@ -23,7 +23,7 @@ from q3e_local.errors import CrashError, NotEnoughMemoryError
 from q3e_local.llama import forecast
 from q3e_local.llama.settings.defaults import TUNABLE, Host, Reason, Tuned, defaults, other_threads
 from q3e_local.llama.settings.kept import Platform
-from q3e_local.llama.settings.placement import CPU, chosen
+from q3e_local.llama.settings.planning import chosen
 from q3e_local.llama.settings.trials import Race
 from q3e_local.wording.endings import manner
 
@@ -63,12 +63,12 @@ def tune(path: Path, budget_s: float, tell: Callable[[str], None]) -> tuple[Tune
 
     def tuned(model: ModelInChild, seconds: float) -> TuneResult:
         platform = model.platform
-        on_gpu = platform.place not in (None, CPU)
-        return Tuning(model, Host(platform.n_cores, on_gpu), platform.n_cpus, tell=tell).run(seconds)
+        return Tuning(model, model.placement.host(platform.n_cores), platform.n_cpus, tell=tell).run(seconds)
 
     # By name, as an earlier tuning may have left it alone.
     names = ",".join(device.name for device in chosen(forecast.devices(), None))
-    with closing(ModelInChild(path, device=names or None)) as model:
+    # Where none answers, the engine must not ask again.
+    with closing(ModelInChild(path, **({"device": names} if names else {"n_gpu_layers": 0}))) as model:
         if not model.placement.is_unified:
             return tuned(model, budget_s), model.platform
         with closing(ModelInChild(path, n_gpu_layers=0)) as on_cpu:

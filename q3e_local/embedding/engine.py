@@ -89,6 +89,13 @@ class Engine(Protocol):
     def n_seq_max(self) -> int:
         """The most sequences of a `decode`."""
 
+    @property
+    def n_keepable(self) -> int:
+        """The most tokens of a sequence whose vector, computed so far, a cache may keep.
+
+        Less than `n_ctx_max` once keys and values were in q8_0, given or for want of memory. It never rises again.
+        """
+
     def tokenize(self, text: str) -> list[int]:
         """The ids of a normalized text, without the end token; the text of a special token becomes that token."""
 

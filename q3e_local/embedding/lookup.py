@@ -70,16 +70,19 @@ class Lookup:
             all_known = all(text.known is not None for text in window)
             n_characters = min(2 * n_characters, _CHARACTERS_MAX) if all_known else n_characters_first
 
-    def keep(self, pooled: Vectors, texts: Sequence[tuple[bytes, Fitted]]) -> None:
-        """Put the pooled vectors of the texts with these digests into the cache."""
-        if self._cache is None or not texts:
+    def keep(self, pooled: Vectors, texts: Sequence[tuple[bytes, Fitted]], n_keepable: int) -> None:
+        """Put the pooled vectors of the texts with these digests into the cache, of `n_keepable` tokens at most."""
+        if self._cache is None:
             return
         items = []
         for row, (digest, fitted) in zip(pooled, texts, strict=True):
+            if len(fitted.ids) > n_keepable:
+                continue
             cut_at = self._resolved.limit if fitted.truncated else None
             key = Key(self._preparation.full_space, digest, cut_at)
             items.append((key, Entry(row, len(fitted.ids), fitted.truncated)))
-        self._cache.put_many(items)
+        if items:
+            self._cache.put_many(items)
 
     def _with_results(self, cache: VectorCache, window: list[ReadyText]) -> list[ReadyText]:
         """The texts of a window, with the results of those that the cache has."""

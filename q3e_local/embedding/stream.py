@@ -78,7 +78,8 @@ class TextStream:
                 n_read = 0
                 for batch in waiting.packed(is_last=text is None):
                     pooled = self._decoded(batch)
-                    lookup.keep(pooled, [(each.digest, each.fitted) for each in batch.texts])
+                    keys = [(each.digest, each.fitted) for each in batch.texts]
+                    lookup.keep(pooled, keys, self._engine.n_keepable)
                     results.add_batch(batch.texts, *preparation.finished(pooled))  # cut and scaled
                     yield from results.in_order()
                     results.tell_progress()

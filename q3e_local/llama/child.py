@@ -60,15 +60,18 @@ class Child:
         """Whether the process is there to answer."""
         return bool(self._process.is_alive())
 
-    def ask(self, method: str, *arguments: object) -> Any:
+    def ask(self, method: str, *arguments: object, timeout_s: float | None = None) -> Any:
         """Call a method of the object in the child.
 
-        Raises the Q3EError that `make` or the method raised, EngineError for any other error, and CrashError when the
-        child has ended.
+        Raises the Q3EError that `make` or the method raised, EngineError for any other error, CrashError when the
+        child has ended, and TimeoutError after it ended a child that had not answered in time.
         """
         try:
             self._pipe.send((method, arguments))
-            answer = self._answer()
+            answer = self._answer(timeout_s)
+        except TimeoutError:  # which is an OSError too
+            self._kill()
+            raise
         except (EOFError, OSError):
             raise self._crash() from None
         except BaseException:
@@ -92,11 +95,14 @@ class Child:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _answer(self) -> Any:
+    def _answer(self, timeout_s: float | None) -> Any:
         """What the method returned, or the error it raised. Raises EOFError when the child has ended."""
+        until = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
+            left_s = None if until is None else max(0.0, until - time.monotonic())
             # Beside the pipe, which a grandchild could hold open.
-            wait([self._pipe, self._process.sentinel])
+            if not wait([self._pipe, self._process.sentinel], left_s):
+                raise TimeoutError(f"llama.cpp's process gave no answer within {timeout_s:g} s")
             if not self._pipe.poll():
                 raise EOFError
             answer = self._pipe.recv()

@@ -5,13 +5,15 @@ Asks both for what is free; leaves arithmetic to settings/, and what to do to co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from q3e_local import machine
 from q3e_local.gguf.model_file import ModelInfo
 from q3e_local.llama import devices
 from q3e_local.llama.settings.memory import ContextPlan
-from q3e_local.llama.settings.placement import Placement
+from q3e_local.llama.settings.placement import Device, Placement
+from q3e_local.llama.settings.planning import context_shares
 from q3e_local.wording.counts import size
 
 
@@ -26,16 +28,17 @@ class Lack:
 class ContextMemory:
     """The memory that is free beside the weights of a model that lies so."""
 
-    def __init__(self, info: ModelInfo, placement: Placement) -> None:
-        self._info, self._placement = info, placement
+    def __init__(self, info: ModelInfo, placement: Placement, here: Sequence[Device] | None = None) -> None:
+        """`here`: the devices of the placement, as they will be then; None: as they are each time."""
+        self._info, self._placement, self._here = info, placement, here
 
     def needs(self, plan: ContextPlan) -> str:
         """What the plan takes, in words."""
         placement = self._placement
         if not placement.on_gpu:
             return f"{size(plan.n_bytes(self._info))} beside the model"
-        on_device = plan.device_bytes(self._info, placement.n_on_gpu)
-        return f"{size(on_device)} beside the model on {self._names}"
+        names = " and ".join(device.description for device in placement.devices)
+        return f"{size(sum(context_shares(self._info, plan, placement)))} beside the model on {names}"
 
     def lack(
         self, plan: ContextPlan, instead_of: ContextPlan | None = None, *, is_planned: bool = False
@@ -55,19 +58,17 @@ class ContextMemory:
         needed, available = in_ram(self._info), machine.available_memory() + freed_in_ram
         if needed > available:
             return Lack(f"{size(needed)} beside the model, {size(available)} are free", of_gpu=False)
-        now = devices.again(placement.devices) if n else ()
+        now = (self._here if self._here is not None else devices.again(placement.devices)) if n else ()
         rooms = [device.room_bytes for device in now]
         known = [room for room in rooms if room is not None]
         if not rooms or len(known) < len(rooms):
             return None
-        freed = 0 if instead_of is None else instead_of.device_bytes(self._info, n)
-        there = sum(device.free_bytes for device in now) if is_planned else sum(known)
-        needed, available = plan.device_bytes(self._info, n), there + freed
-        if needed > available:
-            text = f"{size(needed)} beside the model on {self._names}, where {size(available)} are to be had"
-            return Lack(text, of_gpu=not placement.is_unified)
+        shares = context_shares(self._info, plan, placement)
+        freed = (0,) * len(now) if instead_of is None else context_shares(self._info, instead_of, placement)
+        for device, room, needed, given_back in zip(now, known, shares, freed, strict=True):
+            available = (device.free_bytes if is_planned else room) + given_back
+            if needed > available:
+                name = device.description
+                text = f"{size(needed)} beside the model on {name}, where {size(available)} are to be had"
+                return Lack(text, of_gpu=not placement.is_unified)
         return None
-
-    @property
-    def _names(self) -> str:
-        return " and ".join(device.description for device in self._placement.devices)

@@ -13,6 +13,8 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+from q3e_local.llama import library
+
 # Of Linux and of Windows, in the order of their needs: cublas needs cublasLt. Packages for CUDA 12 have a folder for
 # each library (`nvidia/cublas/lib`), those for CUDA 13 one for all (`nvidia/cu13/lib`, `nvidia/cu13/bin/x86_64`).
 _LIBRARIES = (
@@ -28,20 +30,20 @@ def preload() -> list[Path]:
     One that cannot be loaded is left out: the system may have another, and if not, loading llama.cpp says what it
     lacks.
     """
-    if next(_files("llama_cpp", "lib/*ggml-cuda*"), None) is None:
+    if next(library.files("*ggml-cuda*"), None) is None:
         return []
     loaded = []
     for patterns in _LIBRARIES:
-        for path in (path for pattern in patterns for path in _files("nvidia", pattern)):
+        for path in (path for pattern in patterns for path in _files(pattern)):
             with suppress(OSError):
                 ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
                 loaded.append(path)
     return loaded
 
 
-def _files(package: str, pattern: str) -> Iterator[Path]:
-    """The files in an installed package, which is not imported."""
-    spec = find_spec(package)
+def _files(pattern: str) -> Iterator[Path]:
+    """Files of NVIDIA's packages."""
+    spec = find_spec("nvidia")
     folders = None if spec is None else spec.submodule_search_locations
     for folder in folders or ():
         yield from sorted(Path(folder).glob(pattern))

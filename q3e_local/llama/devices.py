@@ -6,11 +6,12 @@ Knows ggml's list of devices; nothing of models. What one of them has free chang
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from typing import Any
 
 from q3e_local import machine
+from q3e_local.errors import EngineError
 from q3e_local.llama import binding
 from q3e_local.llama.settings.placement import Device
 
@@ -38,10 +39,21 @@ def again(known: Sequence[Device]) -> tuple[Device, ...]:
     return tuple(now.get(device.name, device) for device in known)
 
 
+def gone(known: Sequence[Device]) -> str:
+    """Those of these devices that are not here any more, in words; empty where all are. Of none, starts no driver."""
+    return _named(known, {device.name for device in devices()}) if known else ""
+
+
 def pointers(known: Sequence[Device]) -> list[int]:
-    """ggml's pointers to these devices. Raises KeyError with the name of a device that is gone."""
+    """ggml's pointers to these devices. Raises EngineError where one is gone."""
     here = {_text("ggml_backend_dev_name", pointer): pointer for pointer in _pointers()}
+    if missing := _named(known, here):
+        raise EngineError(f"{missing} is gone; q3e-local doctor lists the GPUs that are here")
     return [here[device.name] for device in known]
+
+
+def _named(known: Sequence[Device], here: Container[str]) -> str:
+    return " and ".join(f"{device.name} ({device.description})" for device in known if device.name not in here)
 
 
 def _pointers() -> list[int]:

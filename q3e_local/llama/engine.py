@@ -1,7 +1,7 @@
 """`Engine` on llama.cpp: a model file that was checked, and the one thread that calls llama.cpp.
 
-Knows threads and failures; leaves C functions to binding.py, contexts and memory to contexts.py, and the reading of
-vectors to pooling_context.py.
+Says what the model is and how it runs, and translates its tokens; leaves vectors to decoding.py, what is in memory to
+loading.py, and C functions to binding.py.
 """
 
 from __future__ import annotations
@@ -18,29 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local import machine
-from q3e_local.embedding.batching import pack
 from q3e_local.embedding.engine import EngineConfig
-from q3e_local.errors import BadVectorError, EngineError, GpuMemoryError, ModelFileError, OptionError
+from q3e_local.errors import EngineError, ModelFileError, OptionError
 from q3e_local.gguf.model_file import inspect
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.gguf.rows import difference
-from q3e_local.llama.contexts import Contexts, explaining, refusals
+from q3e_local.llama.decoding import Decoding
 from q3e_local.llama.kernels import in_use
 from q3e_local.llama.kernels.choice import Taken
 from q3e_local.llama.loading import LoadedModel, load
-from q3e_local.llama.owner import InTurn, Owner
-from q3e_local.llama.pooling_context import Counts, PoolingContext
-from q3e_local.llama.settings.defaults import Reason, Settings, other_threads
-from q3e_local.llama.settings.placement import Placement, ram_bytes
+from q3e_local.llama.owner import Owner
+from q3e_local.llama.pooling_context import Counts
+from q3e_local.llama.settings.defaults import Settings, other_threads
+from q3e_local.llama.settings.placement import Placement
 from q3e_local.llama.thread_trials import ThreadTrials
 
 _POLL_S = 0.1  # until closing is noticed
-
-Compute = Callable[[Sequence[Sequence[int]], Sequence[int] | None], NDArray[np.float32]]
-
-
-class _LoadedAnewError(Exception):
-    """The context of a long text is gone, because the model was loaded anew; the text begins again."""
 
 
 class LlamaEngine:
@@ -70,13 +63,15 @@ class LlamaEngine:
         self.eos_id, self.added_tokens = info.eos_id, info.added_tokens
         self.n_ctx_max = min(info.n_ctx_train, self.config.n_ctx_max or info.n_ctx_train)
         self._loaded: LoadedModel | None = None
-        self._one_long = InTurn()
         self._tokenizing = threading.Lock()
         self._owner = Owner()
         try:
             self.kernels = self._owner.do(in_use.chosen)
-            self._loaded = self._owner.do(load, self.info, self.config, self.kernels, self._owner.let_in)
-            self._trials = ThreadTrials(self.n_threads, self._other_threads(), clock)
+            no_tokenizing = partial(_held, self._tokenizing, self._owner.go_on)
+            let_in = self._owner.let_in
+            self._loaded = self._owner.do(load, self.info, self.config, self.kernels, let_in, no_tokenizing)
+            trials = ThreadTrials(self.n_threads, self._other_threads(), clock)
+            self._decoding = Decoding(self._loaded, self._owner, trials, self.n_ctx_max, self.config.n_batch or 0)
         except BaseException:
             self.close()
             raise
@@ -108,12 +103,15 @@ class LlamaEngine:
 
     @property
     def n_batch(self) -> int:
-        return self.settings.n_batch
+        return self._decoding.n_batch
 
     @property
     def n_seq_max(self) -> int:
-        # A sequence is at least one token; llama.cpp asserts when it pools more sequences than a batch has tokens.
-        return min(self.config.n_seq_max, self.settings.n_batch)
+        return self._decoding.n_seq_max
+
+    @property
+    def n_keepable(self) -> int:
+        return self._open().n_keepable
 
     @property
     def n_threads(self) -> int:
@@ -125,9 +123,7 @@ class LlamaEngine:
 
         That of a GPU is counted, its own and what it shares with the CPU.
         """
-        placement = self.placement
-        in_ram = ram_bytes(self.info, placement, self.settings, self.config.n_seq_max, self.tap)
-        return in_ram if placement.is_unified else in_ram + placement.n_bytes
+        return self._open().n_bytes
 
     @property
     def kernels_taken(self) -> Taken:
@@ -181,57 +177,12 @@ class LlamaEngine:
                 raise EngineError(f"a sequence must be ids below {self.n_vocab} that end with {self.eos_id}")
             if len(ids) > self.n_ctx_max:
                 raise EngineError(f"a sequence of {len(ids)} tokens is longer than the {self.n_ctx_max} that fit")
-        compute = partial(self._decode_at_once, on_piece=on_piece)
-        if len(sequences) > 1 and self.n_batch < (self.config.n_batch or 0):
-            # A GPU had memory for smaller batches only than were asked for, and callers may fill those.
-            pooled = self._decode_apart(sequences, n_prefix or [0] * len(sequences), compute)
-        else:
-            pooled = compute(sequences, n_prefix)
+        pooled = self._decoding.decode(sequences, n_prefix, on_piece)
         return pooled if self._answer is None else (pooled @ self._answer).astype(np.float32)
-
-    def _decode_at_once(
-        self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None, on_piece: Callable[[int], None]
-    ) -> NDArray[np.float32]:
-        """The pooled vectors of a batch, or of one text that is longer."""
-        if len(sequences) == 1 and len(sequences[0]) > self.n_batch:
-            return self._decode_long(sequences[0], on_piece)
-        try:
-            return self._owner.batch(self._decode, sequences, n_prefix)
-        except GpuMemoryError:  # between two layers of a long text, where the model cannot be loaded anew
-            return self._owner.do(self._decode, sequences, n_prefix)
-
-    def _decode_long(self, ids: Sequence[int], on_piece: Callable[[int], None]) -> NDArray[np.float32]:
-        """In pieces; between two of them, and between their layers, batches of other callers are computed."""
-        with self._one_long:
-            while True:
-                try:
-                    context, at = self._owner.do(self._begin_long, ids)
-                    while at < len(ids):
-                        end = self._owner.long(self._piece, context, ids, at)
-                        on_piece(end - at)
-                        at = end
-                    return self._owner.do(self._end_long, context, ids)
-                except GpuMemoryError as error:
-                    self._owner.do(self._fewer_layers, error, len(ids))
-                except _LoadedAnewError:
-                    continue
-
-    def _decode_apart(
-        self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int], compute: Compute
-    ) -> NDArray[np.float32]:
-        """Sequences that do not fit one batch, in several."""
-        pooled = np.empty((len(sequences), self.info.n_embd), np.float32)
-        for rows, _ in pack(sequences, n_prefix, self.n_batch, self.n_seq_max):
-            try:
-                pooled[rows] = compute([sequences[row] for row in rows], [n_prefix[row] for row in rows])
-            except BadVectorError as error:
-                raise BadVectorError(error.message, rows[error.index]) from None
-        return pooled
 
     def use(self, settings: Settings) -> None:
         """Go on with other threads or batches. The weights stay as they were loaded."""
-        with self._one_long:  # whose context may go
-            self._owner.do(self._open().use, settings)
+        self._decoding.use(settings)
 
     def close(self) -> None:
         with self._tokenizing:
@@ -256,83 +207,9 @@ class LlamaEngine:
         return other_threads(machine.physical_cores(), machine.logical_cpus())
 
     def _load_what_is_lost(self) -> None:
-        if self._open().is_lost:
-            self._owner.do(self._contexts)
-
-    # On the owner's thread from here on.
-
-    def _contexts(self) -> Contexts:
-        """The contexts, after the model was loaded once more where loading it anew had failed."""
         loaded = self._open()
         if loaded.is_lost:
-            with self._no_tokenizing():
-                loaded.load_again()
-        return loaded.contexts
-
-    @contextmanager
-    def _no_tokenizing(self) -> Iterator[None]:
-        """While weights change: they also translate texts into ids."""
-        # Who closes the engine holds this lock, and waits for this thread.
-        while not self._tokenizing.acquire(timeout=_POLL_S):
-            self._owner.go_on()
-        try:
-            yield
-        finally:
-            self._tokenizing.release()
-
-    def _fewer_layers(self, error: GpuMemoryError, n_tokens: int = 0) -> None:
-        """Compute on with fewer layers on the GPU. Raises `error` in the middle of a long text's piece."""
-        if self._owner.is_letting_in:
-            raise error
-        with self._no_tokenizing():
-            self._open().fewer_layers(error, n_tokens)
-
-    def _decode(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None) -> NDArray[np.float32]:
-        while True:
-            try:
-                return self._decode_once(sequences, n_prefix)
-            except GpuMemoryError as error:
-                self._fewer_layers(error)
-
-    def _decode_once(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None) -> NDArray[np.float32]:
-        self._owner.go_on()
-        n_tokens = sum(map(len, sequences))
-        if not self.tap and n_tokens > self.n_batch:
-            # From shared prefixes llama.cpp's pooling would not gain.
-            return self._decode_apart(sequences, [0] * len(sequences), self._decode)
-        contexts = self._contexts()
-        # subtle: Ctrl-C gives up the lock of a long text, while its piece is computed to the end.
-        contexts.passed(long_at_work=self._one_long.is_taken or self._owner.is_letting_in)
-        compute = partial(contexts.batch.decode, sequences, n_prefix, self._owner.go_on)
-        race, race_was_over = self._trials.race, self._trials.race.is_over
-        with refusals("compute this batch", on_gpu=self.on_gpu):
-            vectors = self._trials.computed(contexts.batch, self.settings, n_tokens - sum(n_prefix or ()), compute)
-        if race.is_over and not race_was_over and race.winner != self.n_threads:
-            self._open().use(self.settings.changed("n_threads", race.winner, Reason("tried", "fastest in this work")))
-            explaining.info("%s: %s", self.info.path.stem, self.settings.explained("n_threads"))
-        return contexts.sounded(contexts.batch, vectors, sequences, self._owner.go_on)
-
-    def _begin_long(self, ids: Sequence[int]) -> tuple[PoolingContext, int]:
-        self._owner.go_on()
-        context = self._contexts().long(len(ids), self.n_ctx_max)
-        return context, context.begin(ids)
-
-    def _piece(self, context: PoolingContext, ids: Sequence[int], start: int) -> int:
-        self._owner.go_on()
-        self._check_same(context)
-        with refusals("compute this text", on_gpu=self.on_gpu):
-            return context.piece(ids, start, shared=self._owner.is_shared)
-
-    def _end_long(self, context: PoolingContext, ids: Sequence[int]) -> NDArray[np.float32]:
-        self._owner.go_on()
-        self._check_same(context)
-        with refusals("compute this text", on_gpu=self.on_gpu):
-            vectors = context.taken(1)
-        return self._contexts().sounded(context, vectors, [ids], self._owner.go_on)
-
-    def _check_same(self, context: PoolingContext) -> None:
-        if context is not self._contexts().latest_long:
-            raise _LoadedAnewError
+            self._owner.do(loaded.ready)
 
     def _open(self) -> LoadedModel:
         if self._loaded is None:
@@ -342,3 +219,14 @@ class LlamaEngine:
     def _free(self) -> None:
         if self._loaded is not None:
             self._loaded.free()
+
+
+@contextmanager
+def _held(lock: threading.Lock, go_on: Callable[[], None]) -> Iterator[None]:
+    """The lock, for the thread that computes: who closes the engine holds it, and waits for this thread."""
+    while not lock.acquire(timeout=_POLL_S):
+        go_on()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,10 +1,13 @@
-"""llama.cpp's library, which may be missing, or lack another that it needs: CUDA's, say. Loads nothing itself."""
+"""llama.cpp's library: where it is, and that it may be missing or lack another that it needs. Loads nothing."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from q3e_local.errors import EngineError
 from q3e_local.wording.endings import advice
@@ -15,6 +18,17 @@ _WINDOWS_LACKS = "or one of its dependencies"  # as Python says it there, which 
 _CUDA_12 = ("nvidia-cublas-cu12", "nvidia-cuda-runtime-cu12")
 _CUDA_13 = ("nvidia-cublas", "nvidia-cuda-runtime")
 _REDISTRIBUTABLE = "winget install Microsoft.VCRedist.2015+.x64"
+
+
+def files(pattern: str) -> Iterator[Path]:
+    """Files of such names where llama_cpp loads its libraries from: its own, or those of a build that is named."""
+    if (other := os.environ.get("LLAMA_CPP_LIB_PATH")) is not None:
+        folders = [Path(other)]
+    else:
+        spec = importlib.util.find_spec("llama_cpp")
+        folders = [Path(folder, "lib") for folder in (spec and spec.submodule_search_locations) or ()]
+    for folder in folders:
+        yield from sorted(folder.glob(pattern))
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """A model in memory: its weights where they were planned to be, and its contexts; or on fewer layers of a GPU.
 
 Knows what to load, and what to load anew where memory is refused; leaves threads to engine.py, the plan to
-settings/placement.py, and what a context can do without to contexts.py. Everything is called on the thread that
+settings/planning.py, and what a context can do without to contexts.py. Everything is called on the thread that
 computes.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TypeVar
 
@@ -21,9 +22,19 @@ from q3e_local.llama import binding, devices
 from q3e_local.llama.contexts import Contexts, explaining
 from q3e_local.llama.kernels.choice import Kernels
 from q3e_local.llama.settings import kept
-from q3e_local.llama.settings.defaults import N_BATCH_ON_GPU, TUNABLE, Host, Reason, Settings, settle
-from q3e_local.llama.settings.memory import for_batches
-from q3e_local.llama.settings.placement import Placement, chosen, fewer, plan, unless_beaten, with_context
+from q3e_local.llama.settings.defaults import N_BATCH_ON_GPU, TUNABLE, Reason, Settings, settle
+from q3e_local.llama.settings.memory import ContextPlan, as_asked
+from q3e_local.llama.settings.placement import Placement
+from q3e_local.llama.settings.planning import (
+    chosen,
+    fewer,
+    freed,
+    plan,
+    ram_bytes,
+    steps_down,
+    unless_beaten,
+    with_context,
+)
 from q3e_local.llama.tap_proof import tap_is_proved
 from q3e_local.wording.counts import size
 
@@ -55,7 +66,7 @@ def placed(info: ModelInfo, config: EngineConfig, kernels: Kernels) -> Placement
             "q3e-local doctor says more",
             "n_gpu_layers",
         )
-    context = for_batches(config.n_batch or N_BATCH_ON_GPU, config.n_seq_max, config.tap, config.kv_type)
+    context = as_asked(config, config.n_batch or N_BATCH_ON_GPU)
     placement = plan(info, context, some, config.n_gpu_layers)
     return unless_beaten(placement, config, kept.find(info.digest, platform(placement, kernels)))
 
@@ -65,12 +76,18 @@ def platform(placement: Placement, kernels: Kernels) -> kept.Platform:
     return kept.here(binding.version(), binding.features(), placement.place, kernels.name)
 
 
-def load(info: ModelInfo, config: EngineConfig, kernels: Kernels, between: Callable[[], None]) -> LoadedModel:
+def load(
+    info: ModelInfo,
+    config: EngineConfig,
+    kernels: Kernels,
+    between: Callable[[], None],
+    no_tokenizing: Callable[[], AbstractContextManager[None]],
+) -> LoadedModel:
     """Load a model where it is to be, with the settings for that place, and say how it runs to those who ask."""
     placement = placed(info, config, kernels)
     if placement.is_short:
         logger.warning("%s: %s", info.path.stem, placement.explained)
-    loaded = LoadedModel(info, config, placement, kernels, between)
+    loaded = LoadedModel(info, config, placement, kernels, between, no_tokenizing)
     lines = [kernels.explained, *(f"for more speed, {hint}" for hint in kernels.faster)]
     if binding.can_offload():
         lines.append(loaded.placement.explained)
@@ -94,14 +111,18 @@ class LoadedModel:
         placement: Placement,
         kernels: Kernels,
         between: Callable[[], None],
+        no_tokenizing: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        self.info, self.placement, self.tap = info, placement, config.tap
-        self._config, self._kernels, self._between = config, kernels, between
+        """`no_tokenizing` is entered while weights change that translate texts into ids too."""
+        self.info, self.placement, self.tap, self.n_seq_max = info, placement, config.tap, config.n_seq_max
+        self._config, self._kernels, self._between, self._no_tokenizing = config, kernels, between, no_tokenizing
         self.settings = self._settled()
         self._weights: binding.Weights | None = None
         self._contexts: Contexts | None = None
         self._is_closed = False
-        self._load_where_it_fits(may_shrink=True)
+        self.n_bytes = 0  # in the machine and on GPUs: weights and the context for batches
+        self._n_keepable = info.n_ctx_train  # of the contexts that were freed
+        self._load_where_it_fits()
 
     @property
     def weights(self) -> binding.Weights:
@@ -112,6 +133,12 @@ class LoadedModel:
     def contexts(self) -> Contexts:
         """Raises EngineError once they are freed."""
         return _there(self._contexts)
+
+    @property
+    def n_keepable(self) -> int:
+        """As `Engine` says."""
+        contexts = self._contexts  # first: freeing them counts what they say before it takes them away
+        return min(self._n_keepable if contexts is None else contexts.n_keepable, self._n_keepable)
 
     @property
     def is_lost(self) -> bool:
@@ -126,17 +153,21 @@ class LoadedModel:
     def fewer_layers(self, why: GpuMemoryError, n_tokens: int = 0) -> None:
         """Load anew with fewer layers on the GPU, or none, for a batch or for a text of `n_tokens`.
 
-        Raises NotEnoughMemoryError, and leaves all as it is, where the machine has no memory for the text either.
-        What cannot be loaded anew is lost until `load_again`.
+        Raises NotEnoughMemoryError, and leaves the layers where they are, where that would not help the text. What
+        cannot be loaded anew is lost until `ready`. Batches may be smaller then.
         """
         if n_tokens:
-            self.contexts.check_on_cpu(n_tokens)
-        self._give_up(why)
-        self._load_where_it_fits(may_shrink=False)
+            self._check_elsewhere(n_tokens)
+        with self._no_tokenizing():
+            self._give_up(why)
+            self._load_where_it_fits()
 
-    def load_again(self) -> None:
-        """Load what is lost, where it was to be. Raises what loading raises, and may be called again then."""
-        self._load_where_it_fits(may_shrink=False)
+    def ready(self) -> Contexts:
+        """The contexts, after what is lost was loaded again. Raises what loading raises, and may be called again."""
+        if self.is_lost:
+            with self._no_tokenizing():
+                self._load_where_it_fits()
+        return self.contexts
 
     def free(self) -> None:
         """Free everything for good; twice is fine."""
@@ -145,37 +176,59 @@ class LoadedModel:
 
     def _unload(self) -> None:
         if self._contexts is not None:
+            self._n_keepable = self.n_keepable
             self._contexts.free()
             self._contexts = None
         if self._weights is not None:
             self._weights.free()
             self._weights = None
 
-    def _load_where_it_fits(self, *, may_shrink: bool) -> None:
-        """`may_shrink`: nobody was told yet how many tokens a batch has."""
+    def _check_elsewhere(self, n_tokens: int) -> None:
+        """Raise NotEnoughMemoryError where no number of layers on the GPU leaves memory for a text of `n_tokens`."""
+        self.contexts.free_long()  # which holds no text any more, so that its memory counts as free
+        alone = freed(devices.again(self.placement.devices), self.placement.takes)
+        places = steps_down(self.placement, self.info, self._batch_plan, alone)
+        self.contexts.check_elsewhere(n_tokens, places)
+
+    @property
+    def _batch_plan(self) -> ContextPlan:
+        return as_asked(replace(self._config, tap=self.tap), self.settings.n_batch)
+
+    def _load_where_it_fits(self) -> None:
         while True:
+            if gone := devices.gone(self.placement.devices):
+                self._plan_without(gone)
             try:
-                self._load(may_shrink=may_shrink)
+                self._load()
                 return
             except GpuMemoryError as error:
                 self._give_up(error)
-                if may_shrink:
-                    self.settings = self._settled()
+
+    def _plan_without(self, gone: str) -> None:
+        """Plan anew with the devices that are left. Raises EngineError where the options name the devices."""
+        if self._config.devices is not None:
+            raise EngineError(
+                f"{gone} is gone, and the option device names it; once it is back, the model is loaded again; or "
+                "name another: q3e-local doctor lists the GPUs that are here"
+            )
+        self.placement = placed(self.info, self._config, self._kernels)
+        self.settings = self._settled()
+        logger.warning("%s: %s is gone: %s", self.info.path.stem, gone, self.placement.explained)
 
     def _settled(self) -> Settings:
         """The settings for the place where the layers are to be."""
         tuned = kept.find(self.info.digest, platform(self.placement, self._kernels))
-        return settle(self._config, Host(machine.physical_cores(), self.placement.on_gpu), tuned)
+        return settle(self._config, self.placement.host(machine.physical_cores()), tuned)
 
     def _give_up(self, why: GpuMemoryError) -> None:
-        """Free what is there, and plan for fewer layers."""
+        """Free what is there, and plan for fewer layers, with the settings for those."""
         before = self.placement
         self._unload()
-        context = for_batches(self.settings.n_batch, self._config.n_seq_max, self.tap, self._config.kv_type)
-        self.placement = fewer(before, self.info, context, devices.again(before.devices))
+        self.placement = fewer(before, self.info, self._batch_plan, devices.again(before.devices))
+        self.settings = self._settled()
         logger.warning("%s: %s: %s", self.info.path.stem, self.placement.explained, why)
 
-    def _load(self, *, may_shrink: bool) -> None:
+    def _load(self) -> None:
         info, placement = self.info, self.placement
         self._check_ram()
         try:
@@ -193,8 +246,8 @@ class LoadedModel:
                 self._weights, info, self.settings.n_threads, placement.place, self._kernels.variant
             )
             self._contexts = Contexts(
-                self._weights, info, self.settings, self._config.n_seq_max, self.tap, placement, self._between,
-                kv_type=self._config.kv_type, may_shrink=may_shrink,
+                self._weights, info, self.settings, self.n_seq_max, self.tap, placement, self._between,
+                kv_type=self._config.kv_type,
             )  # fmt: skip
         except BaseException:
             self._unload()
@@ -212,9 +265,12 @@ class LoadedModel:
         self._count_bytes()
 
     def _count_bytes(self) -> None:
-        """What the devices hold now: the context for batches may be another than was planned."""
+        """What the machine and the devices hold now: the context for batches may be another than was planned."""
+        batches = self.contexts.batch.plan
         if self.placement.on_gpu:
-            self.placement = with_context(self.placement, self.info, self.contexts.batch.plan)
+            self.placement = with_context(self.placement, self.info, batches)
+        on_devices = 0 if self.placement.is_unified else self.placement.n_bytes
+        self.n_bytes = ram_bytes(self.info, self.placement, batches) + on_devices
 
     def _check_ram(self) -> None:
         placement, info = self.placement, self.info

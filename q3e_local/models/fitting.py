@@ -113,7 +113,7 @@ def needed_bytes(card: ModelCard, size_bytes: int, n_ctx: int = 0) -> int:
 def needed_by_file(info: ModelInfo, n_ctx: int = 0) -> int:
     """Memory for this file, and texts of `n_ctx` tokens; all texts no longer than a batch take the same."""
     config = EngineConfig()
-    return plan.needed_bytes(info, settle(config, Host(n_cores=1), None), config.n_seq_max, True, n_ctx)
+    return plan.needed_bytes(info, plan.as_asked(config, settle(config, Host(n_cores=1), None).n_batch), n_ctx)
 
 
 def _published(kind: ModelKind) -> list[SizedModel]:

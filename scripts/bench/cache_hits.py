@@ -22,7 +22,7 @@ class RandomEngine:
     """Bytes are tokens."""
 
     digest, eos_id, added_tokens = "be" * 32, 256, ("<|endoftext|>",)
-    n_ctx_max, n_batch, n_seq_max = 32_768, 8_192, 64
+    n_ctx_max, n_keepable, n_batch, n_seq_max = 32_768, 32_768, 8_192, 64
 
     def __init__(self, n_embd: int) -> None:
         self.n_embd, self._random = n_embd, np.random.default_rng(0)

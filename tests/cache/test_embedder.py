@@ -86,6 +86,17 @@ def test_any_dim_is_served_from_any_other(make, first, second):
     assert rows(result.vectors) == rows(Embedder(FakeEngine(), "fake").embed_documents(TEXTS, second).vectors)
 
 
+def test_a_vector_that_the_engine_computed_coarsely_is_handed_out_and_not_kept(make, memory):
+    coarse = make()
+    coarse.engine.n_keepable = 6  # "three" and its end token
+    assert rows(coarse.embed_documents(TEXTS).vectors) == rows(
+        Embedder(FakeEngine(), "fake").embed_documents(TEXTS).vectors
+    )
+    kept = [len(text.encode()) < 6 for text in TEXTS[:-1]]
+    assert make().embed_documents(TEXTS[:-1]).cached == tuple(kept)
+    assert coarse.embed_documents(["three"]).cached == (True,)  # what was kept before is good
+
+
 def test_only_what_is_new_is_computed_and_the_order_is_the_callers(make):
     make().embed_documents(TEXTS[::2])
     embedder = make()

@@ -65,6 +65,18 @@ def test_a_server_computes_only_what_is_not_kept():
     assert same(third, serve(request(*TEXTS, dim=40), cache="off")[0][0])
 
 
+class Coarse(FakeWorker):
+    """A worker that had memory for coarse keys and values only, for texts of more than 5 tokens."""
+
+    n_keepable = 5
+
+
+def test_a_server_keeps_no_vector_that_was_computed_coarsely():
+    (first, second), counts = serve(request("one", "a longer one"), request("one", "a longer one"), make=Coarse)
+    assert same(first, second)
+    assert (counts["n_cached_texts"], counts["n_computed_texts"]) == (1, 3)
+
+
 def test_a_server_without_a_cache_keeps_nothing():
     _, counts = serve(request("one"), request("one"), cache="off")
     assert (counts["n_cached_texts"], counts["n_computed_texts"]) == (0, 2)

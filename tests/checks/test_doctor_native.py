@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 
 import pytest
@@ -70,6 +71,14 @@ class FailsLoading(NativeLooks):
         return super().llama()
 
 
+class Hangs(NativeLooks):
+    """In a GPU's driver, say."""
+
+    def llama(self) -> list[Finding]:
+        time.sleep(600)
+        return []
+
+
 @pytest.fixture
 def in_a_child(roomy: None, monkeypatch: pytest.MonkeyPatch) -> InAChild:
     """Make the native looks in a child, as a class does."""
@@ -109,6 +118,17 @@ def test_a_llama_cpp_that_ends_its_process_is_a_finding_and_the_rest_goes_on(in_
     assert "CMAKE_ARGS=-DGGML_NATIVE=OFF" in loading["advice"]
     assert (embedding["what"], embedding["text"]) == ("embedding", "not tried, as llama.cpp cannot be loaded")
     assert {"system", "memory", "data", "hub cache", "model"} < {finding["what"] for finding in found}
+
+
+def test_a_llama_cpp_that_hangs_is_a_finding_and_the_rest_goes_on(in_a_child, monkeypatch):
+    monkeypatch.setattr(doctor, "ANSWER_S", 3)
+    in_a_child(Hangs)
+    code, found = findings()
+    assert code == 1
+    hanging, embedding = (finding for finding in found if not finding["ok"])
+    assert (hanging["what"], hanging["text"]) == ("llama.cpp", "llama.cpp's process gave no answer within 3 s")
+    assert "--device none leaves GPUs alone" in hanging["advice"]
+    assert (embedding["what"], embedding["text"]) == ("embedding", "not tried, as llama.cpp cannot be loaded")
 
 
 @SIGNALS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import pytest
 from gpus import device, pretend
@@ -15,7 +16,7 @@ from q3e_local.llama import forecast, loading
 from q3e_local.llama.kernels import in_use
 from q3e_local.llama.settings import kept
 from q3e_local.llama.settings.defaults import Settings, Tuned
-from q3e_local.llama.settings.placement import Placement
+from q3e_local.llama.settings.placement import Device, Placement
 
 INTEGRATED = device("Vulkan0", kind="integrated", backend="Vulkan", description="AMD Radeon 780M")
 ON_GPU, ON_CPU = Placement(28, 28, (INTEGRATED,)), Placement(28)
@@ -86,7 +87,7 @@ def test_without_time_nothing_is_decided_and_that_is_said():
 
 
 def tuned_on(
-    monkeypatch: pytest.MonkeyPatch, gpu: float, cpu: float
+    monkeypatch: pytest.MonkeyPatch, gpu: float, cpu: float, here: Sequence[Device] = (INTEGRATED,)
 ) -> tuple[tune.TuneResult, kept.Platform, list[dict]]:
     """What `tune` finds on such a machine, where it counts, and the options of the models that were loaded."""
     clock, loaded = Clock(), []
@@ -97,7 +98,7 @@ def tuned_on(
         return FakeModel(clock, place, speed)
 
     monkeypatch.setattr(tune, "ModelInChild", model)
-    monkeypatch.setattr(forecast, "devices", lambda: [INTEGRATED])
+    monkeypatch.setattr(forecast, "devices", lambda: list(here))
     monkeypatch.setattr(tune_devices.time, "perf_counter", clock)
     result, platform = tune.tune("model.gguf", 1000.0, lambda what: None)
     return result, platform, loaded
@@ -114,6 +115,11 @@ def test_the_winner_is_tuned_and_the_gpu_that_lost_is_left_alone(monkeypatch):
     result, platform, _ = tuned_on(monkeypatch, gpu=2000.0, cpu=1000.0)
     assert platform.place == ON_GPU.place
     assert {row.value for row in result.rows if row.setting == "n_batch"} == {1024, 512, 2048, 4096}
+
+
+def test_where_no_gpu_answers_the_model_that_is_tuned_asks_none(monkeypatch):
+    _, platform, loaded = tuned_on(monkeypatch, gpu=1000.0, cpu=2000.0, here=())
+    assert (platform.place, loaded) == ("CPU", [{"n_gpu_layers": 0}])
 
 
 def test_what_was_found_decides_where_an_engine_computes_until_it_is_found_otherwise(f32_demo, monkeypatch):

@@ -131,6 +131,13 @@ def test_signals_for_the_whole_group_leave_the_child_at_its_work(adder):
     assert adder.ask("add", 1) == 11
 
 
+def test_a_child_that_does_not_answer_in_time_is_ended(adder, tmp_path):
+    assert adder.ask("add", 1, timeout_s=60) == 11
+    with pytest.raises(TimeoutError, match=r"^llama\.cpp's process gave no answer within 0\.2 s$"):
+        adder.ask("begin", str(tmp_path / "began"), timeout_s=0.2)
+    assert not adder.is_alive
+
+
 @posix
 def test_an_interrupted_call_ends_the_child(adder, tmp_path):
     """Otherwise the next call would get the answer to the interrupted call."""

@@ -6,19 +6,23 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from engines import N_BATCH, N_CTX, hold, small
+from gpus import device
 
 from q3e_local import machine
 from q3e_local.embedding.batching import N_UNSPLIT
 from q3e_local.errors import NotEnoughMemoryError
 from q3e_local.gguf.model_file import inspect
-from q3e_local.llama import binding
+from q3e_local.llama import binding, devices
+from q3e_local.llama.context_memory import ContextMemory
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.settings.memory import ContextPlan
+from q3e_local.llama.settings.placement import Placement
 from q3e_local.models import names
 
 
@@ -33,6 +37,28 @@ def test_memory_for_logits_grows_with_the_texts_of_a_batch_and_not_with_its_toke
     assert per_token(tap=False) - per_token(tap=True) == 2 * row
     plans = [ContextPlan(256, 100, n_seq_max, tap=True).n_bytes(info) for n_seq_max in (1, 2)]
     assert plans[1] - plans[0] == 2 * row
+
+
+def test_a_context_must_fit_each_of_several_gpus_and_not_their_sum(f32, monkeypatch):
+    """What one had too much counted for the other, so that llama.cpp was asked in vain."""
+    info = inspect(f32)
+    plan = ContextPlan(4096, N_BATCH, 1, tap=True)
+    cells = plan.n_ctx * info.kv_bytes_per_token // info.n_layer  # of a layer
+    buffers = replace(plan, kv_on_gpu=False).device_bytes(info, 1)
+    # Of 3 layers and the projection, the first device has two.
+    first, second = device("CUDA0"), device("CUDA1", description="Tesla P4")
+    placement = Placement(3, 3, (first, second), split=(2, 2), shares=(0, 0))
+    margin = 1 << 30
+    enough = replace(second, free_bytes=margin + buffers + cells)
+    here = [replace(first, free_bytes=margin + buffers + 2 * cells), enough]
+    memory = ContextMemory(info, placement)
+    monkeypatch.setattr(devices, "devices", lambda: here)
+    assert memory.lack(plan) is None
+    here[:] = [first, replace(enough, free_bytes=enough.free_bytes - 1)]
+    lack = memory.lack(plan)
+    assert lack is not None
+    assert (lack.of_gpu, " beside the model on Tesla P4, where " in lack.text) == (True, True)
+    assert memory.lack(plan, replace(plan, n_ctx=256)) is None  # which is freed before
 
 
 def test_the_context_starts_small_grows_on_demand_and_not_above_the_files_length(
@@ -114,7 +140,7 @@ def test_a_long_text_keeps_its_context_while_many_batches_go_between_its_pieces(
         do = engine._owner.do  # between two pieces nothing can be seen from outside
 
         def slow(work: Callable[..., Any], *arguments: Any) -> Any:
-            if work == engine._end_long:
+            if work == engine._decoding._long._end:
                 begun.set()
                 assert go_on.wait(20)
             return do(work, *arguments)

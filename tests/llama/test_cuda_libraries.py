@@ -45,9 +45,9 @@ def packages(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(packages: Path) -> subprocess.CompletedProcess[str]:
+def run(packages: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     code = f"import sys; sys.path.insert(0, {str(packages)!r}){SCRIPT}"
-    environment = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
+    environment = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"} | variables
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
 
 
@@ -73,3 +73,13 @@ def test_a_library_that_is_broken_does_not_keep_the_others_out(packages):
 def test_a_llama_cpp_without_cuda_loads_none_of_them(packages):
     (packages / "llama_cpp/lib/libggml-cuda.so").rename(packages / "llama_cpp/lib/libggml-cpu.so")
     assert run(packages).stdout.splitlines() == ["[]"]
+
+
+def test_a_build_for_cuda_that_is_named_gets_them_too(packages):
+    of_package = packages / "llama_cpp/lib/libggml-cuda.so"
+    named = packages / "build/bin/libggml-cuda.so"
+    named.parent.mkdir(parents=True)
+    shutil.copy(of_package, named)
+    of_package.rename(of_package.with_name("libggml-cpu.so"))
+    found = run(packages, LLAMA_CPP_LIB_PATH=str(named.parent))
+    assert found.stdout.splitlines()[:1] == ["['libcudart.so.12', 'libcublasLt.so.12', 'libcublas.so.12']"]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 
 import psutil
+import pytest
 from gpus import device
 
 from q3e_local import machine
+from q3e_local.errors import EngineError
 from q3e_local.llama import binding, devices
 
 CPU = 0  # GGML_BACKEND_DEVICE_TYPE_CPU
@@ -21,6 +23,11 @@ def test_a_devices_facts_are_those_that_ggml_has_functions_for():
     assert found.description == description.decode().strip()
     assert found.total_bytes == psutil.virtual_memory().total
     assert 0 < found.free_bytes <= found.total_bytes
+
+
+def test_a_device_that_is_gone_is_an_error_with_its_name():
+    with pytest.raises(EngineError, match=r"^CUDA7 \(NVIDIA GeForce RTX 3060\) is gone; q3e-local doctor lists"):
+        devices.pointers([device("CUDA7")])
 
 
 def test_the_cpu_is_no_gpu():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 from gpus import device
@@ -14,6 +16,7 @@ from q3e_local.gguf.model_file import inspect
 from q3e_local.llama import binding, forecast
 from q3e_local.llama.settings import kept
 from q3e_local.llama.settings.defaults import Tuned
+from q3e_local.llama.settings.placement import Device
 
 
 @pytest.mark.parametrize(
@@ -38,6 +41,14 @@ def test_a_build_is_known_by_its_libraries(monkeypatch, tmp_path, names, expecte
     assert forecast.may_offload() == expected
 
 
+def test_of_a_build_that_is_named_the_libraries_count_and_not_those_of_the_package(monkeypatch, tmp_path):
+    """A build for a GPU was taken for the installed one, and computed in the process of the command."""
+    monkeypatch.setenv("LLAMA_CPP_LIB_PATH", str(tmp_path))
+    for name, expected in (("libggml-cpu.so", False), ("libggml-vulkan.so", True)):
+        (tmp_path / name).touch()
+        assert forecast.may_offload() == expected
+
+
 @pytest.mark.skipif(binding.can_offload(), reason="what a build of llama.cpp without GPUs is asked")
 def test_a_build_without_gpus_starts_no_process_to_ask_for_them(monkeypatch):
     monkeypatch.setattr(forecast, "Child", lambda *_: pytest.fail("a process was started"))
@@ -54,6 +65,41 @@ if __name__ == "__main__":
 """
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert (answer.returncode, answer.stdout) == (0, "[] False\n"), answer.stderr
+
+
+class Hanging:
+    """Asks a driver that hangs."""
+
+    def devices(self) -> list[Device]:
+        time.sleep(600)
+        return []
+
+
+class Ending:
+    """Asks a driver that ends the process."""
+
+    def devices(self) -> list[Device]:
+        os._exit(7)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (Hanging, "no GPU answered within 3 s, so that a driver seems to hang: the CPU computes; "),
+        (
+            Ending,
+            "GPUs cannot be asked, as that ends llama.cpp's process (ended with exit code 7): the CPU computes; ",
+        ),
+    ],
+)
+def test_a_driver_that_gives_no_answer_leaves_the_work_to_the_cpu(tiny_gguf, monkeypatch, caplog, asked, said):
+    """One that hung held up for ever whoever asked."""
+    monkeypatch.setattr(forecast, "may_offload", lambda: True)
+    monkeypatch.setattr(forecast, "_Asked", asked)
+    monkeypatch.setattr(forecast, "ANSWER_S", 3)
+    assert not forecast.expected(inspect(tiny_gguf("f32")), EngineConfig()).on_gpu
+    (record,) = caplog.records
+    assert (record.levelname, record.getMessage().startswith(said)) == ("WARNING", True)
 
 
 @pytest.mark.parametrize(

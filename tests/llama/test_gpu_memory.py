@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,14 +14,16 @@ from gpus import device, pretend
 from waiting import until
 
 from q3e_local import machine
+from q3e_local.cache.choose import open_cache
+from q3e_local.embedding.embedder import Embedder
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import EngineError, GpuMemoryError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.gguf.model_file import inspect
-from q3e_local.llama import binding
+from q3e_local.llama import binding, devices
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.pooling_context import PoolingContext
-from q3e_local.llama.settings.memory import for_batches, for_long, padded
-from q3e_local.llama.settings.placement import device_bytes
+from q3e_local.llama.settings.memory import for_batches, for_long, needed_bytes, padded
+from q3e_local.llama.settings.planning import device_bytes
 
 NO_WEIGHTS = "the model was refused: alloc_tensor_range: failed to allocate CUDA0 buffer of size 9"
 REFUSED = "the context was refused: ggml_gallocr_reserve_n_impl: failed to allocate CUDA0 buffer of size 1000"
@@ -97,14 +100,15 @@ def test_a_model_that_fits_in_part_says_so_to_everybody(f32, monkeypatch, loads,
 @pytest.mark.parametrize("options", [{"n_gpu_layers": 0}, {"device": "none"}])
 def test_no_layers_or_no_device_mean_the_cpu_and_llama_cpp_gets_no_device(f32, monkeypatch, options):
     pretend(monkeypatch, device())
+    monkeypatch.setattr(devices, "devices", lambda: pytest.fail("a driver was started"))
     given: list[Any] = []
     load_file = binding.lib.llama_model_load_from_file
 
     def loaded(path: bytes, params: Any) -> Any:
         import ctypes
 
-        devices = ctypes.cast(params.devices, ctypes.POINTER(ctypes.c_void_p))
-        given.append((params.n_gpu_layers, devices[0]))
+        first = ctypes.cast(params.devices, ctypes.POINTER(ctypes.c_void_p))[0]
+        given.append((params.n_gpu_layers, first))
         return load_file(path, params)
 
     monkeypatch.setattr(binding.lib, "llama_model_load_from_file", loaded)
@@ -176,6 +180,38 @@ def test_what_a_driver_takes_of_the_margin_is_not_missing_for_the_batches_that_w
     assert warnings(caplog) == []
 
 
+@pytest.mark.parametrize(("given", "few", "many"), [(None, 4, 6), (3, 3, 3)])
+def test_beside_a_gpu_few_threads_are_enough_unless_the_cpu_attends_or_has_layers(
+    f32, sequences, expected, monkeypatch, refuse, given, few, many
+):
+    monkeypatch.setattr(machine, "physical_cores", lambda: 6)
+    pretend(monkeypatch, device())
+    asked = refuse(lambda on_gpu, **options: on_gpu and options["n_ctx"] > 256 and options["kv_on_gpu"])
+    with LlamaEngine(f32, EngineConfig(n_threads=given, n_batch=N_BATCH)) as engine:
+        hold(engine.decode([sequences[N_CTX]]), expected[N_CTX])
+        of_batches, of_long = asked[0], asked[-1]
+        assert (of_batches["kv_on_gpu"], of_batches["n_threads"]) == (True, few)
+        assert (of_long["kv_on_gpu"], of_long["n_threads"]) == (False, many)
+        assert (engine.placement.all_on_gpu, engine.n_threads) == (True, few)
+        engine._owner.do(engine._loaded.fewer_layers, GpuMemoryError("made up"))
+        assert (engine.placement.n_on_gpu, engine.n_threads) == (1, many)
+
+
+def test_memory_that_is_told_counts_keys_and_values_as_they_are(f32, monkeypatch, refuse):
+    """Those in q8_0 were counted as f16."""
+    pretend(monkeypatch, device())
+    n_bytes = {}
+    for kind in ("f16", "q8_0"):
+        with LlamaEngine(f32, small(kv_type=kind)) as engine:
+            n_bytes[kind], info = engine.n_bytes, engine.info
+    assert n_bytes["f16"] - n_bytes["q8_0"] == 256 * info.kv_bytes_per_token * 30 // 64
+    refuse(lambda on_gpu, **options: options["kv_type"] == "f16")
+    with LlamaEngine(f32, small()) as engine:
+        assert engine.n_bytes == n_bytes["q8_0"]
+    with LlamaEngine(f32, small(device="none", kv_type="q8_0")) as engine:
+        assert engine.n_bytes == needed_bytes(info, for_batches(N_BATCH, 64, tap=True, kv_type="q8_0"))
+
+
 # What is refused
 
 
@@ -224,7 +260,7 @@ def test_a_context_for_batches_gets_smaller_then_q8_0_then_ram_then_fewer_layers
         n = engine.info.n_layer
     of_all = [(each["n_batch"], each["kv_type"], each["kv_on_gpu"]) for each in asked if each["on_gpu"]]
     ladder = [(1024, "f16", True), (512, "f16", True), (256, "f16", True), (128, "f16", True), (128, "q8_0", True)]
-    ladder.append((128, "f16", False))
+    ladder += [(128, "f16", False), (128, "q8_0", False)]
     counts = loads[:-1]
     assert of_all == ladder * len(counts)
     assert loads[0] == n + 1
@@ -266,6 +302,52 @@ def test_a_long_text_gets_q8_0_once_and_the_model_stays_on_the_gpu(
     assert len(loads) == 1
     (said,) = warnings(caplog)
     assert said == "a text of 512 tokens: keys and values in q8_0 (for want of memory of a GPU)"
+
+
+def test_a_shorter_text_has_no_coarser_keys_because_a_longer_one_had(
+    f32, sequences, expected, monkeypatch, refuse, caplog
+):
+    """It was computed in the context of the longer one, in q8_0, though there was memory for f16."""
+    pretend(monkeypatch, device())
+    asked = refuse(lambda on_gpu, **options: options["n_ctx"] > 256 and options["kv_type"] == "f16")
+    with LlamaEngine(f32, small()) as engine:
+        for n, made in ((N_CTX, (512, "q8_0")), (2 * N_BATCH, (256, "f16")), (2 * N_BATCH + 1, (256, "f16"))):
+            hold(engine.decode([sequences[n]]), expected[n], 0.999)
+            assert (asked[-1]["n_ctx"], asked[-1]["kv_type"]) == made
+        n_asked = len(asked)
+        hold(engine.decode([sequences[N_CTX]]), expected[N_CTX], 0.999)
+        hold(engine.decode([sequences[N_CTX - 1]]), expected[N_CTX - 1], 0.999)  # of as many cells: it needs as much
+        assert [each["kv_type"] for each in asked[n_asked:]].count("q8_0") == 1
+    assert len(warnings(caplog)) == 1
+
+
+def test_a_vector_by_q8_0_for_want_of_memory_is_not_kept_for_later(f32, monkeypatch, refuse, tmp_path):
+    """It was kept as if it were f16, and served for ever after."""
+    short, long = "a short text", "a text of more than a batch " * 32
+    pretend(monkeypatch, device())
+    is_full = True
+    refuse(lambda on_gpu, **options: is_full and options["n_ctx"] > 256 and options["kv_type"] == "f16")
+    cache = tmp_path / "vectors.sqlite"
+    with LlamaEngine(f32, small()) as engine:
+        assert 256 < len(engine.tokenize(long)) < N_CTX
+        embedder = Embedder(engine, "tiny", cache=open_cache(cache))
+        assert embedder.embed_documents([short, long]).cached == (False, False)
+        assert embedder.embed_documents([short, long]).cached == (True, False)
+        engine._owner.do(engine._loaded.fewer_layers, GpuMemoryError("made up"))
+        assert engine.n_keepable == N_BATCH  # a long one may be on its way to the cache
+    is_full = False
+    with LlamaEngine(f32, small()) as engine:
+        embedder = Embedder(engine, "tiny", cache=open_cache(cache))
+        assert embedder.embed_documents([short, long]).cached == (True, False)
+        assert embedder.embed_documents([short, long]).cached == (True, True)
+
+
+@pytest.mark.parametrize("given", ["f16", "q8_0"])
+def test_where_batches_are_computed_by_q8_0_no_vector_is_kept(f32, monkeypatch, refuse, given):
+    pretend(monkeypatch, device())
+    refuse(lambda on_gpu, **options: on_gpu and options["kv_type"] == "f16")
+    with LlamaEngine(f32, small(kv_type=given)) as engine:
+        assert (engine.placement.all_on_gpu, engine.n_keepable) == (True, 0)
 
 
 def test_a_long_text_that_no_context_on_the_gpu_holds_is_computed_with_fewer_layers_there(
@@ -315,6 +397,46 @@ def test_memory_that_another_program_took_is_seen_before_a_context_is_asked_for(
         hold(engine.decode([sequences[N_CTX]]), expected[N_CTX], 0.999)
     assert [each["kv_type"] for each in asked] == ["q8_0"]
     assert "keys and values in q8_0" in warnings(caplog)[0]
+
+
+def test_fewer_layers_are_tried_where_the_machine_has_no_memory_for_all_keys_and_values(
+    f32, sequences, expected, monkeypatch, refuse
+):
+    """The machine's memory ended it: half of the layers would have left half of the keys and values on the GPU."""
+    pretend(monkeypatch, device())
+    with LlamaEngine(f32, small()) as engine:
+        info = engine.info
+        refuse(
+            lambda on_gpu, **options: options["n_ctx"] > 256 and options["kv_on_gpu"] and engine.placement.all_on_gpu
+        )
+        coarse = for_long(N_BATCH, padded(N_CTX), tap=True, kv_type="q8_0")
+        room = coarse.host_bytes(info, 1)
+        assert replace(coarse, kv_on_gpu=False).host_bytes(info, 3) > room
+        monkeypatch.setattr(machine, "available_memory", lambda: room)
+        hold(engine.decode([sequences[N_CTX]]), expected[N_CTX], 0.999)
+        assert engine.placement.n_on_gpu == 1
+
+
+def test_a_model_that_is_loaded_anew_gets_smaller_batches_before_coarser_ones(
+    tiny_gguf, eos_id, truth, monkeypatch, refuse
+):
+    pretend(monkeypatch, device())
+    decode = binding.Context.decode
+    texts = [[*(place + n for n in range(99)), eos_id] for place in range(10)]
+    with LlamaEngine(tiny_gguf("f32"), EngineConfig(n_threads=1)) as engine:
+        assert engine.n_batch == 1024
+
+        def refused(self: binding.Context, batch: Any) -> None:
+            if engine.placement.all_on_gpu:
+                raise binding.NativeError("llama_decode answered -2: failed to allocate compute buffers")
+            decode(self, batch)
+
+        monkeypatch.setattr(binding.Context, "decode", refused)
+        monkeypatch.setattr("q3e_local.llama.loading.tap_is_proved", lambda *_: True)
+        refuse(lambda on_gpu, **options: options["n_batch"] > 256)
+        hold(engine.decode(texts), truth(texts), 0.9995)
+        assert (engine.placement.n_on_gpu, engine.n_batch) == (1, 256)
+        assert engine.n_keepable >= engine.n_ctx_max  # none by q8_0
 
 
 def test_when_nothing_helps_the_error_has_the_figures_of_the_machine(f32, sequences, expected, monkeypatch, refuse):
@@ -414,6 +536,54 @@ def test_a_batch_that_is_refused_between_two_layers_of_a_long_text_is_computed_a
         hold(engine.decode([sequences[N_CTX]]), expected[N_CTX])
         hold(short[0].result(20), expected[9])
     assert refusals == [info.n_layer - 1]
+
+
+# Devices that are gone
+
+
+def refuse_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next native decode is refused a GPU's memory."""
+    decode, waiting = binding.Context.decode, ["refusal"]
+
+    def refused(self: binding.Context, batch: Any) -> None:
+        if waiting:
+            waiting.clear()
+            raise binding.NativeError("llama_decode answered -2: failed to allocate compute buffers")
+        decode(self, batch)
+
+    monkeypatch.setattr(binding.Context, "decode", refused)
+
+
+@pytest.mark.parametrize(("left", "place"), [((), "CPU"), ((device("CUDA1", free=8),), "CUDA1")])
+def test_a_model_whose_gpu_is_gone_when_it_is_loaded_anew_goes_where_there_is_one(
+    f32, sequences, expected, monkeypatch, caplog, left, place
+):
+    """It ended in a KeyError, as an engine would whose external GPU was unplugged."""
+    here = pretend(monkeypatch, device("CUDA0"), *left)
+    with LlamaEngine(f32, small()) as engine:
+        assert [each.name for each in engine.placement.devices] == ["CUDA0"]
+        here[:] = left
+        refuse_once(monkeypatch)
+        hold(engine.decode([sequences[9]]), expected[9])
+        assert ([each.name for each in engine.placement.devices] or ["CPU"]) == [place]
+    assert "CUDA0 (NVIDIA GeForce RTX 3060) is gone: " in warnings(caplog)[-1]
+
+
+def test_a_gpu_that_the_options_name_and_that_is_gone_is_an_error_until_it_is_back(
+    f32, sequences, expected, monkeypatch
+):
+    here = pretend(monkeypatch, device("CUDA0"), device("CUDA1"))
+    with LlamaEngine(f32, small(device="CUDA0")) as engine:
+        here[:] = [device("CUDA1")]
+        refuse_once(monkeypatch)
+        for call in (lambda: engine.decode([sequences[9]]), lambda: engine.tokenize("a text")):
+            with pytest.raises(
+                EngineError, match=r"^CUDA0 \(NVIDIA GeForce RTX 3060\) is gone, and the option device names it; "
+            ):
+                call()
+        here[:] = [device("CUDA0"), device("CUDA1")]
+        hold(engine.decode([sequences[9]]), expected[9])
+        assert engine.on_gpu
 
 
 # Memory that is the machine's

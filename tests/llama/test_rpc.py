@@ -20,7 +20,8 @@ from q3e_local.gguf.model_file import inspect
 from q3e_local.llama import binding, devices, tensors
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.settings.memory import for_batches, for_long
-from q3e_local.llama.settings.placement import Device, device_bytes
+from q3e_local.llama.settings.placement import Device
+from q3e_local.llama.settings.planning import device_bytes
 from q3e_local.models import names
 
 pytestmark = pytest.mark.skipif(

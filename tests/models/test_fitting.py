@@ -10,7 +10,7 @@ from q3e_local import machine
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.gguf.model_file import inspect
 from q3e_local.llama.settings.defaults import Host, settle
-from q3e_local.llama.settings.memory import needed_bytes
+from q3e_local.llama.settings.memory import as_asked, needed_bytes
 from q3e_local.models import catalog, fitting
 
 SIZES = ["qwen3-embedding:0.6b", "qwen3-embedding:4b", "qwen3-embedding:8b"]
@@ -31,7 +31,7 @@ def test_a_card_is_never_below_what_its_file_says(tiny_gguf, world):
     """Cards state no widths: what stands for them is an upper bound."""
     card, _ = catalog.resolve("tiny:1b-q8_0")
     info, config = inspect(world.q8_0), EngineConfig()
-    of_file = needed_bytes(info, settle(config, Host(1), None), config.n_seq_max, True)
+    of_file = needed_bytes(info, as_asked(config, settle(config, Host(1), None).n_batch))
     assert of_file <= fitting.needed_bytes(card, info.size_bytes) <= 1.5 * of_file
 
 

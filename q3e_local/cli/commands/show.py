@@ -49,7 +49,7 @@ def _show_file(named: Named, as_json: bool) -> None:
     from q3e_local.embedding.engine import EngineConfig
     from q3e_local.llama import forecast
     from q3e_local.llama.settings import kept
-    from q3e_local.llama.settings.memory import needed_bytes
+    from q3e_local.llama.settings.memory import as_asked, needed_bytes
 
     located, config = named.located, EngineConfig()
     info = located.inspect()
@@ -57,11 +57,8 @@ def _show_file(named: Named, as_json: bool) -> None:
     chosen = kept.planned(info.digest, config, placement)
     digest = installed.recorded_sha256(located)
     checked = f"header, SHA-256 {digest}" if digest else "header"
-    memory = {
-        n_ctx: needed_bytes(info, chosen, config.n_seq_max, True, n_ctx)
-        for n_ctx in _CONTEXTS
-        if n_ctx <= info.n_ctx_train
-    }
+    batches = as_asked(config, chosen.n_batch)
+    memory = {n_ctx: needed_bytes(info, batches, n_ctx) for n_ctx in _CONTEXTS if n_ctx <= info.n_ctx_train}
     card = located.card
     facts: dict[str, Any] = {
         "name": located.name,

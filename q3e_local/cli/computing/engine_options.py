@@ -59,7 +59,7 @@ ENGINE_PARAMETERS = frozenset(EngineOptions.__dataclass_fields__)
 engine_options = group(
     click.option(
         "--threads", "n_threads", type=click.IntRange(1, 1024),
-        help="CPU threads. [default: as tuned, or this process's physical cores]",
+        help="CPU threads. [default: as tuned, or this process's physical cores, 4 at most if a GPU has all layers]",
     ),
     click.option(
         "--device", metavar="NAME[,NAME]|none",

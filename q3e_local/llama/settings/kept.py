@@ -19,7 +19,7 @@ from q3e_local import machine
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.files import land, state_folder
 from q3e_local.llama.kernels.choice import OFF
-from q3e_local.llama.settings.defaults import TUNABLE, Host, Settings, Tuned, settle
+from q3e_local.llama.settings.defaults import TUNABLE, Settings, Tuned, settle
 from q3e_local.llama.settings.placement import CPU, Placement
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def find(digest: str, platform: Platform) -> Tuned | None:
 
 def planned(digest: str, config: EngineConfig, placement: Placement) -> Settings:
     """The settings of this model with its layers there, as far as they are known before llama.cpp is loaded."""
-    host = Host(machine.physical_cores(), placement.on_gpu)
+    host = placement.host(machine.physical_cores())
     return settle(config, host, tuned_before_loading(digest, placement))
 
 

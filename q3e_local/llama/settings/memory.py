@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from q3e_local.embedding.batching import N_UNSPLIT
-from q3e_local.embedding.engine import KvType
+from q3e_local.embedding.engine import EngineConfig, KvType
 from q3e_local.gguf.model_file import ModelInfo
-from q3e_local.llama.settings.defaults import N_BATCH, Settings
+from q3e_local.llama.settings.defaults import N_BATCH
 
 # llama.cpp rounds contexts up to this many cells.
 N_CTX_STEP = 256
@@ -75,6 +75,11 @@ def for_batches(n_batch: int, n_seq_max: int, tap: bool, kv_type: KvType = "f16"
     return ContextPlan(padded(n_batch), n_batch, min(n_seq_max, n_batch), tap, kv_type=kv_type)
 
 
+def as_asked(config: EngineConfig, n_batch: int) -> ContextPlan:
+    """The same, as these options have it."""
+    return for_batches(n_batch, config.n_seq_max, config.tap, config.kv_type)
+
+
 def for_long(n_batch: int, n_ctx: int, tap: bool, *, exact: bool = False, kv_type: KvType = "f16") -> ContextPlan:
     """The context for one text alone, in pieces of `n_batch` tokens, or N_TILE where that is more."""
     return ContextPlan(n_ctx, min(max(n_batch, N_UNSPLIT), n_ctx), 1, tap, exact, kv_type)
@@ -105,10 +110,13 @@ def batch_plans(wanted: ContextPlan, *, on_gpu: bool, may_shrink: bool) -> Itera
 
 
 def saving(plan: ContextPlan) -> Iterator[ContextPlan]:
-    """What to try where a GPU has no memory for the plan: keys and values in q8_0, then in the machine's memory."""
-    if plan.kv_type != "q8_0" and not plan.exact:
-        yield replace(plan, kv_type="q8_0")
-    yield replace(plan, kv_on_gpu=False)
+    """What to try where a GPU has no memory for the plan: keys and values in q8_0, then in the machine's memory.
+
+    There as they were wanted, and where the machine has too little for that, in q8_0.
+    """
+    plans = [plan] if plan.kv_type == "q8_0" or plan.exact else [plan, replace(plan, kv_type="q8_0")]
+    yield from plans[1:]
+    yield from (replace(each, kv_on_gpu=False) for each in plans)
 
 
 def given_up(wanted: ContextPlan, made: ContextPlan) -> str:
@@ -123,15 +131,15 @@ def given_up(wanted: ContextPlan, made: ContextPlan) -> str:
     return ", ".join(words)
 
 
-def needed_bytes(model: ModelInfo, settings: Settings, n_seq_max: int, tap: bool, n_ctx: int = 0) -> int:
+def needed_bytes(model: ModelInfo, batches: ContextPlan, n_ctx: int = 0) -> int:
     """Memory of an engine: weights, its context for batches, and kept prefixes.
 
     `n_ctx` is the longest text. A text longer than a batch takes a second context.
     """
-    plan = for_batches(settings.n_batch, n_seq_max, tap)
-    n_bytes = model.size_bytes + plan.n_bytes(model) + (KEPT_BYTES_MAX if tap else 0)
-    if n_ctx > settings.n_batch:
-        n_bytes += for_long(settings.n_batch, padded(n_ctx), tap).n_bytes(model)
+    n_bytes = model.size_bytes + batches.n_bytes(model) + (KEPT_BYTES_MAX if batches.tap else 0)
+    if n_ctx > batches.n_batch:
+        long = for_long(batches.n_batch, padded(n_ctx), batches.tap, kv_type=batches.kv_type)
+        n_bytes += long.n_bytes(model)
     return n_bytes
 
 

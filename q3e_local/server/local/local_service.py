@@ -22,14 +22,12 @@ from q3e_local.embedding.prompts import Kind
 from q3e_local.embedding.request import EmbedRequest
 from q3e_local.errors import ModelError, OptionError
 from q3e_local.gguf.model_kind import ModelKind
-from q3e_local.llama import forecast
-from q3e_local.llama.settings import kept
-from q3e_local.llama.settings.placement import ram_bytes
 from q3e_local.models.installed import Located
 from q3e_local.models.kinds import check_file, check_kind
 from q3e_local.models.names import Named
 from q3e_local.reranking.preparing import RankRequest
 from q3e_local.server.local import tokenizing
+from q3e_local.server.local.forecasts import Forecasts
 from q3e_local.server.local.pipeline import Pipeline
 from q3e_local.server.served_names import ServedNames
 from q3e_local.server.service import (
@@ -43,11 +41,11 @@ from q3e_local.server.service import (
 )
 from q3e_local.server.settings import ServerSettings
 from q3e_local.server.workers.child import open_llama
+from q3e_local.server.workers.failed_loads import FailedLoads
 from q3e_local.server.workers.loaded_models import Models
 from q3e_local.server.workers.model import Model
-from q3e_local.server.workers.room import Needed
 from q3e_local.server.workers.warming import warm_up
-from q3e_local.server.workers.worker import FailedLoads, WorkerEngine
+from q3e_local.server.workers.worker import WorkerEngine
 
 _CLOSE_S = 5.0
 _LOOK_S = 1.0  # at devices, which answer at once unless a long text is computed
@@ -80,7 +78,7 @@ class LocalService:
         self._pulling = ThreadPoolExecutor(_PULLS_MAX, thread_name_prefix="q3e-pull")
         self._models = Models(
             make_worker or worker,
-            lambda located: needed(located, engine_config),
+            Forecasts(engine_config).of,
             keep_alive_s=settings.keep_alive_s,
             max_loaded=settings.max_loaded,
             n_waiting_max=settings.max_queue,
@@ -242,17 +240,6 @@ class LocalService:
     async def close(self, timeout_s: float = _CLOSE_S) -> None:
         await self._models.close(timeout_s)
         await self._pipeline.close()
-
-
-def needed(located: Located, config: EngineConfig) -> Needed:
-    """What it takes to load this model, with its layers where they fit now, and to compute the first batch.
-
-    Raises ModelError for a file that cannot run, OptionError for a device that is not here.
-    """
-    info = located.inspect()
-    placement = forecast.expected(info, config)
-    chosen = kept.planned(info.digest, config, placement)
-    return Needed(ram_bytes(info, placement, chosen, config.n_seq_max, config.tap), placement.is_short)
 
 
 class _GoneError(Exception):

@@ -51,7 +51,7 @@ class Pipeline:
         rows = [row for row, place in enumerate(places) if place in texts]
         if rows:
             keys = [(texts[places[row]].digest, fitted[row]) for row in rows]
-            self._keeping.submit(lookup.keep, pooled[rows], keys)
+            self._keeping.submit(lookup.keep, pooled[rows], keys, model.worker.n_keepable)
         computed, bad = await _finished(preparation, pooled)
         if bad:
             row = min(bad)

@@ -166,7 +166,7 @@ def run(
 
     def decode(argument: Any) -> Any:
         try:
-            return engine.decode(*argument)
+            return engine.decode(*argument), engine.n_keepable
         finally:
             news(work)
 
@@ -184,7 +184,8 @@ def run(
     def in_pieces(argument: Any) -> Any:
         sequences, n_prefix = argument
         try:
-            return engine.decode(sequences, n_prefix, on_piece=lambda n_tokens: _say(long, Piece(n_tokens)))
+            vectors = engine.decode(sequences, n_prefix, on_piece=lambda n_tokens: _say(long, Piece(n_tokens)))
+            return vectors, engine.n_keepable
         finally:
             news(long)
 

@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 from q3e_local import machine
 from q3e_local.errors import ModelError, WrongKindError
@@ -21,43 +20,14 @@ from q3e_local.server.errors import QueueFullError, StoppingError
 from q3e_local.server.service import LoadedModel
 from q3e_local.server.workers.batch_queue import BatchQueue
 from q3e_local.server.workers.counters import Counters
+from q3e_local.server.workers.entry import Entry
 from q3e_local.server.workers.model import Model
-from q3e_local.server.workers.room import Needed, lack
+from q3e_local.server.workers.room import Forecast, Take, in_the_way, lack
 from q3e_local.server.workers.worker import WorkerEngine
 
 logger = logging.getLogger(__name__)
 
 _RETRY_S = 5  # when all room is taken by models at work
-_FOREVER_S = 1e9
-
-
-@dataclass(eq=False)
-class _Entry:
-    """A model in memory or on its way there. A model in use has no timer."""
-
-    located: Located
-    worker: WorkerEngine
-    keep_alive_s: float
-    loading: asyncio.Task[Model] = field(init=False)
-    takes_room: bool = False
-    n_bytes: int = 0
-    n_users: int = 0
-    used_at: float = 0.0  # on the loop's clock
-    timer: asyncio.TimerHandle | None = None
-    closing: asyncio.Task[None] | None = None
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def name(self) -> str:
-        return self.located.name
-
-    @property
-    def is_loaded(self) -> bool:
-        return self.loading.done() and not self.loading.cancelled() and self.loading.exception() is None
-
-    @property
-    def for_ever(self) -> bool:
-        return self.keep_alive_s < 0 or self.keep_alive_s > _FOREVER_S
 
 
 class Models:
@@ -66,17 +36,17 @@ class Models:
     def __init__(
         self,
         make_worker: Callable[[Located], WorkerEngine],
-        needed: Callable[[Located], Needed],
+        forecast: Callable[[Located], Forecast],
         *,
         keep_alive_s: float,
         max_loaded: int,
         n_waiting_max: int,
         available_bytes: Callable[[], int] = machine.available_memory,
     ) -> None:
-        self._make_worker, self._needed, self._available = make_worker, needed, available_bytes
+        self._make_worker, self._forecast, self._available = make_worker, forecast, available_bytes
         self._keep_alive_s, self._max_loaded, self._n_waiting_max = keep_alive_s, max_loaded, n_waiting_max
-        self._entries: dict[str, _Entry] = {}
-        self._closing: set[_Entry] = set()  # no longer in `_entries`, and not yet gone
+        self._entries: dict[str, Entry] = {}
+        self._closing: set[Entry] = set()  # no longer in `_entries`, and not yet gone
         self._one_at_a_time = asyncio.Lock()
         self._stopping = False
         self.counters: dict[str, Counters] = {}  # by model; kept when the model is unloaded
@@ -196,7 +166,7 @@ class Models:
         while self._closing:
             await self._all_closed()
 
-    def _entry(self, located: Located) -> _Entry:
+    def _entry(self, located: Located) -> Entry:
         entry = self._entries.get(located.name)
         if entry is not None and (entry.located.path, entry.located.kind) != (located.path, located.kind):
             self._forget(entry)  # the name means another file now, or the user says another thing of it
@@ -204,16 +174,16 @@ class Models:
             entry = None
         if entry is None:
             worker = self._make_worker(located)
-            entry = self._entries[located.name] = _Entry(located, worker, self._keep_alive_s)
+            entry = self._entries[located.name] = Entry(located, worker, self._keep_alive_s)
             loop = asyncio.get_running_loop()
             entry.loading = loop.create_task(self._load(entry), name=f"load {located.name}")
         return entry
 
-    def _forget(self, entry: _Entry) -> None:
+    def _forget(self, entry: Entry) -> None:
         if self._entries.get(entry.name) is entry:
             del self._entries[entry.name]
 
-    def _rest(self, entry: _Entry) -> None:
+    def _rest(self, entry: Entry) -> None:
         """Start a model's timer when no request uses the model any more."""
         if entry.n_users or entry.closing:
             return
@@ -227,7 +197,7 @@ class Models:
             why = f"unused for {entry.keep_alive_s:g} s"
             entry.timer = loop.call_later(entry.keep_alive_s, self._close, entry, why)
 
-    def _close(self, entry: _Entry, why: str, timeout_s: float = 0.0) -> asyncio.Task[None]:
+    def _close(self, entry: Entry, why: str, timeout_s: float = 0.0) -> asyncio.Task[None]:
         """Begin to unload a model; a request that comes now loads the model again."""
         self._forget(entry)
         if entry.timer is not None:
@@ -240,14 +210,14 @@ class Models:
             entry.closing.add_done_callback(lambda _: self._is_gone(entry))
         return entry.closing
 
-    def _is_gone(self, entry: _Entry) -> None:
+    def _is_gone(self, entry: Entry) -> None:
         self._closing.discard(entry)
         entry.gone.set()
 
     async def _all_closed(self) -> None:
         await asyncio.gather(*(entry.gone.wait() for entry in self._closing))
 
-    async def _closed(self, entry: _Entry, why: str, timeout_s: float) -> None:
+    async def _closed(self, entry: Entry, why: str, timeout_s: float) -> None:
         if entry.is_loaded:
             await entry.loading.result().queue.close(timeout_s)
         await asyncio.to_thread(entry.worker.close)
@@ -260,7 +230,7 @@ class Models:
         self._n_restarts += entry.worker.n_restarts
         self._n_deaths += entry.worker.n_deaths
 
-    async def _load(self, entry: _Entry) -> Model:
+    async def _load(self, entry: Entry) -> Model:
         began = time.monotonic()
         try:
             async with self._one_at_a_time:
@@ -279,28 +249,43 @@ class Models:
         located = entry.located
         return Model(entry.name, entry.worker, located.prompts, queue, located.rerank_prompts)
 
-    async def _make_room(self, entry: _Entry) -> None:
-        """Unload models that no request uses, the longest unused first, until there is room for this model."""
+    async def _make_room(self, entry: Entry) -> None:
+        """Unload models that no request uses until there is room for this model; none in vain.
+
+        GPUs are asked once, which starts a process; what models give back of them meanwhile is reckoned.
+        """
         while True:
-            if self._closing:
-                await self._all_closed()
-                continue
-            needed = await asyncio.to_thread(self._needed, entry.located)
-            if self._closing:
-                continue
-            entry.n_bytes = needed.ram_bytes
-            others = [other for other in self._entries.values() if other.takes_room]
-            unused = [other for other in others if other.n_users == 0]
-            why = lack(needed, [other.n_bytes for other in others], self._max_loaded, self._available())
-            if why is None:
-                # Where they are at work, a part of the layers goes to the CPU.
-                unused = [other for other in unused if needed.is_short and other.is_loaded and other.worker.on_gpu]
-                if not unused:
-                    return
-            elif not unused:
-                raise QueueFullError(
-                    f"no room for {entry.name}: {why}, and all of them are at work; try again in {_RETRY_S} s",
-                    _RETRY_S,
-                )
-            longest_unused = min(unused, key=lambda other: (other.worker.is_running, other.used_at))
-            self._close(longest_unused, f"to make room for {entry.name}")
+            await self._all_closed()
+            forecast = await asyncio.to_thread(self._forecast, entry.located)
+            if not self._closing:
+                break
+        if forecast.leaves_gpus:
+            entry.worker.leave_gpus()
+        given_back: list[Take] = []
+        while leaving := self._leaving(entry, forecast, given_back):
+            for other in leaving:
+                given_back += other.taken
+                self._close(other, f"to make room for {entry.name}")
+            await self._all_closed()
+
+    def _leaving(self, entry: Entry, forecast: Forecast, given_back: list[Take]) -> list[Entry]:
+        """Who must go first to make room for this model. Raises QueueFullError where that would not be enough."""
+        needed = forecast.needed(given_back)
+        entry.planned_bytes = needed.ram_bytes
+        others = [other for other in self._entries.values() if other.takes_room]
+        unused = sorted(
+            (other for other in others if other.n_users == 0),
+            key=lambda other: (other.worker.is_running, other.used_at),
+        )
+        available = self._available()
+        if lack(needed, [other.ram_bytes for other in others], self._max_loaded, available) is None:
+            # Where others are at work, a part of the layers goes to the CPU.
+            return in_the_way(forecast, given_back, unused, lambda other: other.taken) if needed.is_short else []
+        at_work = [other.ram_bytes for other in others if other.n_users]
+        # The most that the system can get back.
+        available += sum(other.ram_bytes for other in unused)
+        if why := lack(needed, at_work, self._max_loaded, available):
+            raise QueueFullError(
+                f"no room for {entry.name} beside the models at work: {why}; try again in {_RETRY_S} s", _RETRY_S
+            )
+        return unused[:1]

@@ -205,10 +205,11 @@ class WorkerProcess:
                 self._cause = f"the process of {self.name} (pid {self.pid}) {how}"
                 if self._last_words.text:
                     self._cause += f"; its last words: {self._last_words.text}"
-                logger.error("%s%s", self._cause, "; the next request starts a new one" if self.is_loaded else "")
+                logger.error(
+                    "%s%s", self._cause, "; a new one is started when it is needed" if self.is_loaded else ""
+                )
                 self._on_death(self._cause)
-        again = "; try again, the next request starts a new one"
-        return WorkerDiedError(self._cause, again if self.is_loaded else "")
+        return WorkerDiedError(self._cause, "; try again, a new one is started then" if self.is_loaded else "")
 
 
 def _hang_up(pipe: Connection[Any, Any]) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from q3e_local.embedding.engine import EngineConfig
-from q3e_local.errors import EngineError
+from q3e_local.errors import EngineError, OptionError, Q3EError
 from q3e_local.gguf.model_kind import ModelKind
 from q3e_local.llama.kernels.choice import Kernels, Taken
 from q3e_local.llama.settings.defaults import Settings
@@ -71,6 +71,7 @@ class SteadyEngine:
         self._closed = False
         self._digest: str | None = None  # of the file that was loaded
         self._worker = WorkerEngine(path, config, open_engine=self._open)
+        self._given_up: list[WorkerEngine] = []
         try:
             self._answered(lambda worker: worker.load())
         except BaseException:
@@ -79,6 +80,12 @@ class SteadyEngine:
         self._digest = self._worker.digest
         # Callers fill batches of the size that they are told.
         self._config = replace(self._config, n_batch=self._config.n_batch or self._worker.n_batch)
+
+    @property
+    def n_keepable(self) -> int:
+        # The present worker first: it is with those given up before another takes its place.
+        workers = (self._worker, *self._given_up)
+        return min(worker.n_keepable for worker in workers if worker.known is not None)
 
     def tokenize(self, text: str) -> list[int]:
         return self._answered(lambda worker: worker.tokenize(text))
@@ -110,29 +117,38 @@ class SteadyEngine:
                     n_deaths += 1
                     # A load that ended the process would do so again.
                     if n_deaths == 2 or worker.known is None:
-                        self._give_up(worker, died)
+                        self._give_up(worker, died, died.cause)
                     else:
                         logger.warning("%s: what it was doing is done again in a new process", died.cause)
+                except OptionError as refused:
+                    # Of a number of layers that nobody asked for: the GPU that they were for is gone.
+                    if not self._given_up or refused.option not in ("n_gpu_layers", "device"):
+                        raise
+                    self._give_up(worker, refused, str(refused))
                 except EngineError:
                     # Another caller may have closed this worker, and puts one with less on the GPU in its place.
                     with self._changing:
                         if self._closed or worker is self._worker:
                             raise
 
-    def _give_up(self, worker: WorkerEngine, died: WorkerDiedError) -> None:
-        """Go on with fewer layers on the GPU than this worker has, unless another caller did that already."""
+    def _give_up(self, worker: WorkerEngine, error: Q3EError, cause: str) -> None:
+        """Go on with fewer layers on the GPU than this worker has, unless another caller did that already.
+
+        Raises `error` where it has none.
+        """
         with self._changing:
             if worker is not self._worker or self._closed:
                 return
             n_before = self._n_on_gpu(worker)
             if n_before == 0:
-                raise died
+                raise error
             n_layers = n_before // 2
             device = self._config.device if n_layers else None
             self._config = replace(self._config, n_gpu_layers=n_layers, device=device)
             where = f"{n_layers} layers on the GPU" if n_layers else "all layers on the CPU"
-            logger.warning("%s: going on with %s", died.cause, where)
+            logger.warning("%s: going on with %s", cause, where)
             worker.close()
+            self._given_up.append(worker)
             self._worker = WorkerEngine(self._path, self._config, open_engine=self._open, digest=self._digest)
 
     def _n_on_gpu(self, worker: WorkerEngine) -> int:

@@ -6,11 +6,10 @@ back. Knows processes, pipes and the Engine protocol; leaves the child's side to
 
 from __future__ import annotations
 
-import copy
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -27,13 +26,12 @@ from q3e_local.llama.kernels.choice import Kernels, Taken
 from q3e_local.llama.settings.defaults import Settings
 from q3e_local.llama.settings.placement import Placement
 from q3e_local.server.workers.child import Facts, Moved, OpenEngine, open_llama
+from q3e_local.server.workers.failed_loads import FailedLoads
 from q3e_local.server.workers.liveness import Bounds, Pace, Task
 from q3e_local.server.workers.process import NotBegunError, WorkerProcess
 
 logger = logging.getLogger(__name__)
 
-# A load that failed is not tried again for this long, unless the file has changed.
-RETRY_S = 5.0
 # Characters that a slow machine tokenizes, or ids that it writes as text, in a second.
 _WORDS_PER_S = 100_000
 
@@ -43,33 +41,12 @@ def _fact(name: str) -> Any:
     return property(lambda worker: getattr(worker.facts, name))
 
 
-class FailedLoads:
-    """Loads that failed, so that not every request starts a process only to see it fail again."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._known: dict[Path, tuple[Q3EError, object, float]] = {}
-
-    def remember(self, path: Path, error: Q3EError) -> None:
-        self._known[path] = (error, _stamp(path), self._clock() + RETRY_S)
-
-    def check(self, path: Path) -> None:
-        """Raise the error with which this file failed a moment ago, and when it is tried again."""
-        error, stamp, until = self._known.get(path, (None, None, 0.0))
-        left_s = until - self._clock()
-        if error is not None and stamp == _stamp(path) and left_s > 0:
-            known = copy.copy(error)
-            known.args = (f"{error}; this was {RETRY_S - left_s:.0f} s ago, and is tried again in {left_s:.0f} s",)
-            raise known
-        self._known.pop(path, None)
-
-
 class WorkerEngine:
     """`Engine` whose model lives in a child process, which is started again by the next call when it has died.
 
     Tokenizing does not wait for a decode. Raises what the engine in the child raises, and WorkerDiedError for the
     calls that were in flight when the child died, or was ended because it hung. A model that cannot load raises its
-    own error here, at once and from each call; it is loaded again at most every RETRY_S seconds.
+    own error here, at once and from each call; FailedLoads says when it is tried again.
     """
 
     digest: str = _fact("digest")
@@ -108,6 +85,11 @@ class WorkerEngine:
         self._asking = {pipe: threading.Lock() for pipe in ("work", "long", "words")}
         self._facts: Facts | None = None
         self._digest = digest
+        self._n_keepable: int | None = None  # the least that any process said with its vectors
+
+    def leave_gpus(self) -> None:
+        """Have the CPU compute, in processes that are started from now on."""
+        self._config = replace(self._config, n_gpu_layers=0, device=None)
 
     def load(self) -> None:
         """Wait until the model is loaded; otherwise the first call does. Closing ends the wait with EngineError."""
@@ -130,6 +112,11 @@ class WorkerEngine:
     def placement(self) -> Placement:
         """Where the layers are, or were in the last process. May change while the engine works."""
         return self._now().placement
+
+    @property
+    def n_keepable(self) -> int:
+        """As `Engine` says, of all processes that the model was in."""
+        return self.n_ctx_max if self._n_keepable is None else self._n_keepable
 
     @property
     def n_bytes(self) -> int:
@@ -216,7 +203,10 @@ class WorkerEngine:
             took = partial(self._pace.measure, n_tokens)
             task = Task(f"a batch of {n_tokens} tokens", self._pace.expected_s(n_tokens), took)
         argument = ([list(ids) for ids in sequences], None if n_prefix is None else list(n_prefix))
-        return cast(NDArray[np.float32], self._ask(pipe, "decode", argument, task))
+        vectors, n_keepable = cast(tuple[NDArray[np.float32], int], self._ask(pipe, "decode", argument, task))
+        with self._state:
+            self._n_keepable = min(n_keepable, self.n_keepable)
+        return vectors
 
     def close(self) -> None:
         with self._state:
@@ -280,10 +270,3 @@ class WorkerEngine:
                 why = self._deaths[-1] if self._deaths else "its process was gone"
                 logger.info("loaded %s again in %.2f s: %s", self._path.stem, time.monotonic() - began, why)
             return process
-
-
-def _stamp(path: Path) -> object:
-    with suppress(OSError):
-        status = path.stat()
-        return status.st_mtime_ns, status.st_size, status.st_ino
-    return None

@@ -20,6 +20,20 @@ def test_a_gpu_gets_larger_batches():
     assert explained(EngineConfig(), None, Host(4, on_gpu=True))[1] == "n_batch 1024 (default on a GPU)"
 
 
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        (Host(16, on_gpu=True, all_on_gpu=True), "n_threads 4 (enough beside a GPU that has all layers)"),
+        (Host(16, on_gpu=True), "n_threads 16 (physical cores)"),  # the other layers are the CPU's
+        (Host(2, on_gpu=True, all_on_gpu=True), "n_threads 2 (physical cores)"),
+    ],
+)
+def test_beside_a_gpu_that_has_all_layers_few_threads_look_up_tokens(host, expected):
+    assert explained(EngineConfig(), None, host)[0] == expected
+    assert explained(EngineConfig(n_threads=9), None, host)[0] == "n_threads 9 (given)"
+    assert explained(EngineConfig(), TUNED, host)[0] == "n_threads 8 (tuned on 2026-11-20)"
+
+
 def test_what_was_tuned_replaces_a_default_and_an_option_replaces_both():
     tuned = ["n_threads 8 (tuned on 2026-11-20)", "n_batch 768 (tuned on 2026-11-20)"]
     assert explained(EngineConfig(), TUNED) == tuned

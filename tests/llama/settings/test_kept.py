@@ -18,10 +18,11 @@ from q3e_local.gguf.model_file import inspect
 from q3e_local.llama import forecast
 from q3e_local.llama.settings import kept as tuned
 from q3e_local.llama.settings import memory
-from q3e_local.llama.settings.defaults import Host, Tuned, settle
+from q3e_local.llama.settings.defaults import Tuned
 from q3e_local.llama.settings.placement import Placement
-from q3e_local.models.installed import locate
-from q3e_local.server.local.local_service import needed
+from q3e_local.models.installed import Located, locate
+from q3e_local.server.local.forecasts import Forecasts
+from q3e_local.server.workers.room import Needed
 
 DIGEST = "ab" * 32
 FEATURES = frozenset({"AVX2", "FMA"})
@@ -185,6 +186,11 @@ def test_a_file_that_cannot_be_read_is_told_and_left_alone(caplog):
     assert path.exists()
 
 
+def needed(located: Located, config: EngineConfig) -> Needed:
+    """What a server plans for this model."""
+    return Forecasts(config).of(located).needed(())
+
+
 def test_memory_is_planned_for_the_tuned_settings(tiny_gguf):
     path = tiny_gguf("f16")
     located = locate(path)
@@ -199,28 +205,77 @@ def test_memory_is_planned_for_the_tuned_settings(tiny_gguf):
 def test_a_server_plans_for_the_gpus_that_llama_cpp_sees(tiny_gguf, monkeypatch):
     located = locate(tiny_gguf("f32"))
     info, on_cpu = inspect(located.path), needed(located, EngineConfig())
-    monkeypatch.setattr(forecast, "devices", lambda: [device()])
+    monkeypatch.setattr(forecast, "may_offload", lambda: True)
+    monkeypatch.setattr(forecast, "ask", lambda: [device()])
     whole = needed(located, EngineConfig())
     # What stays in the machine is the token table and a row of logits for each of 64 texts, beside kept prefixes.
     assert whole.ram_bytes == info.size_bytes - sum(info.layer_bytes) + 64 * info.n_vocab * 4 + memory.KEPT_BYTES_MAX
     assert not whole.is_short
     for options in ({"n_gpu_layers": 0}, {"device": "none"}):
         assert needed(located, EngineConfig(**options)) == on_cpu
-    monkeypatch.setattr(forecast, "devices", lambda: [device(free=0.5, total=4)])
+    monkeypatch.setattr(forecast, "ask", lambda: [device(free=0.5, total=4)])
     assert needed(located, EngineConfig()).is_short
-    monkeypatch.setattr(forecast, "devices", lambda: [device(kind="integrated")])
+    monkeypatch.setattr(forecast, "ask", lambda: [device(kind="integrated")])
     in_1024 = needed(located, EngineConfig(n_batch=1024, n_gpu_layers=0)).ram_bytes
     assert needed(located, EngineConfig()).ram_bytes == in_1024  # all of it, with the batches of a GPU
     with pytest.raises(OptionError, match="got 'CUDA9'"):
         needed(located, EngineConfig(device="CUDA9"))
 
 
+@pytest.mark.parametrize("here", [[], [device(free=0.5, total=4)], [device(kind="integrated")]])
+def test_a_server_plans_for_keys_and_values_as_they_are_asked_for(tiny_gguf, monkeypatch, here):
+    """Those in q8_0 were planned as f16."""
+    located = locate(tiny_gguf("f32"))
+    info, n_cells = inspect(located.path), 1024
+    monkeypatch.setattr(forecast, "may_offload", lambda: True)
+    monkeypatch.setattr(forecast, "ask", lambda: here)
+    f16, q8_0 = (needed(located, EngineConfig(n_batch=n_cells, kv_type=kind)).ram_bytes for kind in ("f16", "q8_0"))
+    # 34 bytes for 32 numbers in place of 64.
+    assert f16 - q8_0 == n_cells * info.kv_bytes_per_token * 30 // 64
+
+
+def test_a_server_that_gets_no_answer_from_gpus_leaves_them_alone_from_then_on(tiny_gguf, monkeypatch, caplog):
+    located = locate(tiny_gguf("f32"))
+    n_asked = 0
+
+    def ask() -> list[object]:
+        nonlocal n_asked
+        n_asked += 1
+        raise forecast.NoAnswerError("a driver hangs: the CPU computes")
+
+    forecasts = Forecasts(EngineConfig())
+    monkeypatch.setattr(forecast, "may_offload", lambda: True)
+    monkeypatch.setattr(forecast, "ask", lambda: [device()])
+    assert (forecasts.of(located).leaves_gpus, forecasts.of(located).needed(()).n_on_gpu) == (False, 3)
+    monkeypatch.setattr(forecast, "ask", ask)
+    for _ in range(2):
+        found = forecasts.of(located)
+        assert (found.leaves_gpus, found.needed(()).n_on_gpu, n_asked) == (True, 0, 1)
+    assert [record.getMessage() for record in caplog.records] == [
+        "a driver hangs: the CPU computes, until the server is started again"
+    ]
+
+
+def test_what_is_given_back_to_a_gpu_is_reckoned_without_asking_it(tiny_gguf, monkeypatch):
+    located = locate(tiny_gguf("f32"))
+    small = device(free=0.5, total=4)
+    monkeypatch.setattr(forecast, "may_offload", lambda: True)
+    monkeypatch.setattr(forecast, "ask", lambda: [small])
+    found = Forecasts(EngineConfig()).of(located)
+    monkeypatch.setattr(forecast, "ask", lambda: pytest.fail("asked again"))
+    assert found.needed(()).is_short
+    assert (found.needed([(small, 1_000_000_000)]).n_on_gpu, found.needed([(device("CUDA1"), 10**9)]).is_short) == (
+        3,
+        True,
+    )
+
+
 def test_memory_is_planned_for_a_long_text_in_pieces_of_a_batch(tiny_gguf):
     path = tiny_gguf("f16")
 
     def long_bytes(n_batch: int) -> int:
-        info, settings = inspect(path), settle(EngineConfig(n_batch=n_batch), Host(1))
-        return memory.needed_bytes(info, settings, 1, True, 4096) - memory.needed_bytes(info, settings, 1, True)
+        info, batches = inspect(path), memory.for_batches(n_batch, 1, tap=True)
+        return memory.needed_bytes(info, batches, 4096) - memory.needed_bytes(info, batches)
 
     # A mask in f16 at least: 2 bytes for each token of a piece with each token of the text.
     assert long_bytes(1024) - long_bytes(512) > 2 * 512 * 4096

@@ -26,8 +26,9 @@ from waiting import until
 from q3e_local.errors import EngineError, ModelFileError
 from q3e_local.server.errors import WorkerDiedError
 from q3e_local.server.workers.batch_queue import BatchQueue
+from q3e_local.server.workers.failed_loads import RETRY_S, FailedLoads
 from q3e_local.server.workers.liveness import Bounds
-from q3e_local.server.workers.worker import RETRY_S, FailedLoads, WorkerEngine
+from q3e_local.server.workers.worker import WorkerEngine
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
@@ -66,7 +67,7 @@ def test_killed_while_working_only_that_call_fails(worker: WorkerEngine, caplog:
         until(lambda: "asleep" in caplog.text)
         assert worker.tokenize("beside the decode") == list(b"beside the decode")
         kill(worker)
-        with pytest.raises(WorkerDiedError, match=r"faulty.*was ended by.*the next request starts a new one"):
+        with pytest.raises(WorkerDiedError, match=r"faulty.*was ended by.*try again, a new one is started then"):
             call.result(20)
     assert_answers(worker)
     assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
@@ -155,7 +156,7 @@ def test_a_load_that_ends_the_process_fails_and_is_not_repeated_at_once(
     path.write_text(content)
     with pytest.raises(WorkerDiedError, match=f"{cause}.* while it loaded$"):
         worker.load()
-    for _ in range(3):  # the error names the same process, and does not say that the next request starts another
+    for _ in range(3):  # the error names the same process, and does not say that another one is started
         with pytest.raises(
             WorkerDiedError, match=rf"{cause}.* while it loaded; this was \d s ago, .* again in \d s$"
         ):

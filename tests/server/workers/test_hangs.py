@@ -136,7 +136,7 @@ def test_a_request_whose_worker_hangs_fails_and_the_next_is_answered(worker: Wor
         assert (answer.status_code, answer.json()["error"]) == (
             500,
             f"the process of faulty (pid {pid}) was ended because it hung: it neither computed nor read for 2 s, the "
-            "limit for a batch of 5 tokens; try again, the next request starts a new one",
+            "limit for a batch of 5 tokens; try again, a new one is started then",
         )
         assert not psutil.pid_exists(pid)
         counters = service.counters()

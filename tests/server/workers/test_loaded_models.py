@@ -7,40 +7,95 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gpus import device
 from workers import FakeWorker
 
 from q3e_local.embedding.prompts import Prompts
 from q3e_local.errors import ModelFileError
+from q3e_local.llama.settings.placement import Placement
 from q3e_local.models.installed import Located
 from q3e_local.server.errors import QueueFullError, StoppingError
 from q3e_local.server.workers.loaded_models import Models
-from q3e_local.server.workers.room import Needed
+from q3e_local.server.workers.room import Needed, Take
 
 A, B, C = (Located(name, Path(f"{name}.gguf"), Prompts()) for name in ("a", "b", "c"))
 
 
-class Site:
-    """Models on fake workers, each of 100 bytes; `made` are the workers in the order they were made."""
+class Gpu:
+    """A GPU of 200 bytes. `models` are those that it may have: how many layers, and the bytes that each layer takes.
 
-    def __init__(
-        self, available: int = 1000, is_short: Callable[[Located], bool] = lambda located: False, **options: Any
-    ) -> None:
+    `asked` are the models for which it was asked what is free.
+    """
+
+    def __init__(self, models: dict[str, tuple[int, int]]) -> None:
+        self.models, self.answers = models, True
+        self.workers: list[FakeWorker] = []
+        self.asked: list[str] = []
+
+    @property
+    def free(self) -> int:
+        return 200 - sum(worker.placement.n_bytes for worker in self.workers if not worker.closed)
+
+    def forecast(self, located: Located) -> Forecast:
+        self.asked.append(located.name)
+        return Forecast(*self.models.get(located.name, (0, 1)), self.free, not self.answers)
+
+    def load(self, worker: FakeWorker) -> None:
+        n_layers, each = self.models.get(worker.path.stem, (0, 1))
+        if n := min(n_layers, self.free // each):
+            worker.placement, worker.on_gpu = Placement(n_layers, n, (device(),), (n,), (n * each,)), True
+            worker.n_bytes += n * each
+            self.workers.append(worker)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    n_layers: int
+    each: int
+    free: int
+    leaves_gpus: bool
+
+    def needed(self, given_back: Iterable[Take]) -> Needed:
+        free = self.free + sum(share for _, share in given_back)
+        n = min(self.n_layers, free // self.each)
+        return Needed(100, n, n < self.n_layers)
+
+
+class Worker(FakeWorker):
+    """A fake with its layers on a GPU, as far as they fit."""
+
+    def __init__(self, located: Located, gpu: Gpu) -> None:
+        super().__init__(located)
+        self._gpu = gpu
+
+    def load(self) -> None:
+        super().load()
+        self._gpu.load(self)
+
+
+class Site:
+    """Models on fake workers, each of 100 bytes of RAM; `made` are the workers in the order they were made."""
+
+    def __init__(self, available: int = 1000, gpu: dict[str, tuple[int, int]] | None = None, **options: Any) -> None:
         self.made: list[FakeWorker] = []
         self.prepare: Callable[[FakeWorker], None] = lambda worker: None
+        self.gpu = Gpu(gpu or {})
+        self.available = available
         self.models = Models(
             self._make,
-            lambda located: Needed(100, is_short(located)),
-            available_bytes=lambda: available,
+            self.gpu.forecast,
+            available_bytes=lambda: self.available,
             **{"keep_alive_s": 300.0, "max_loaded": 3, "n_waiting_max": 10} | options,
         )
 
     def _make(self, located: Located) -> FakeWorker:
-        worker = FakeWorker(located)
+        worker = Worker(located, self.gpu)
         self.prepare(worker)
         self.made.append(worker)
         return worker
@@ -270,21 +325,77 @@ async def test_memory_makes_room_as_well() -> None:
 
 
 async def test_a_model_that_is_not_used_leaves_the_gpu_to_one_that_does_not_fit_beside_it() -> None:
-    site = Site(is_short=lambda located: located is not A and site.models.has("a"))
-
-    def on_gpu(worker: FakeWorker) -> None:
-        worker.on_gpu = worker.path.stem == "a"
-
-    site.prepare = on_gpu
-    async with site:
+    async with Site(gpu={"a": (15, 10), "b": (15, 10)}) as site:
         await site.use(C)  # on the CPU, and so in nobody's way
         await site.use(A)
         async with site.models.use(A):
             await site.use(B)  # which gets a part of the GPU
+            assert site.made[2].placement.n_on_gpu == 5
             assert set(site.names()) == {"a", "b", "c"}
         await site.models.unload("b")
         await site.use(B)
+        assert site.made[3].placement.all_on_gpu
         assert set(site.names()) == {"b", "c"}
+
+
+async def test_gpus_are_asked_once_for_each_model_that_is_loaded() -> None:
+    """A process was started for it before each model that was unloaded, and after the last."""
+    async with Site(gpu={"a": (5, 10), "b": (5, 10), "c": (20, 10)}) as site:
+        for located in (A, B, C, C):
+            await site.use(located)
+        assert (site.names(), site.gpu.asked) == (["c"], ["a", "b", "c"])
+
+
+async def test_only_as_many_models_leave_the_gpu_as_must_and_the_longest_unused_first() -> None:
+    async with Site(gpu={"a": (5, 10), "b": (5, 10), "c": (15, 10)}) as site:
+        for located in (A, B, A, C):
+            await site.use(located)
+        assert set(site.names()) == {"a", "c"}
+    async with Site(gpu={"a": (2, 10), "b": (18, 10), "c": (18, 10)}) as site:
+        for located in (A, B, C):  # the longest unused one would not be enough, and is not in the way
+            await site.use(located)
+        assert set(site.names()) == {"a", "c"}
+
+
+async def test_no_model_leaves_the_gpu_for_one_that_gets_no_more_of_it_by_that() -> None:
+    """All that were not used left it, and the new one went to the CPU all the same."""
+    async with Site(gpu={"a": (10, 10), "b": (2, 10), "c": (3, 210)}) as site:
+        for located in (A, B, C):
+            await site.use(located)
+        assert set(site.names()) == {"a", "b", "c"}
+        assert not site.made[2].on_gpu
+
+
+async def test_a_model_is_loaded_for_the_cpu_where_no_gpu_answers() -> None:
+    async with Site(gpu={"a": (10, 10)}) as site:
+        await site.use(A)
+        site.gpu.answers = False
+        await site.use(B)
+        assert [worker.leaves_gpus for worker in site.made] == [False, True]
+
+
+async def test_a_model_that_left_the_gpu_counts_with_the_memory_that_it_takes_now() -> None:
+    async with Site(available=320, gpu={"a": (10, 10)}) as site:
+        await site.use(A)
+        (a,) = site.made
+        a.placement, a.n_bytes = a.placement.on_cpu("for want of GPU memory"), 200
+        await site.use(B)
+        assert set(site.names()) == {"a", "b"}
+        await site.use(C)  # beside b alone
+        assert set(site.names()) == {"b", "c"}
+
+
+async def test_what_models_at_work_keep_costs_no_other_model_its_memory() -> None:
+    """The one that was not used was unloaded, and then there was no room all the same."""
+    async with Site(available=250) as site:
+        await site.use(B)
+        async with site.models.use(A):
+            site.available = 90
+            with pytest.raises(
+                QueueFullError, match=r"^no room for c beside the models at work: 0\.00 GB are needed"
+            ):
+                await site.use(C)
+            assert set(site.names()) == {"a", "b"}
 
 
 async def test_a_model_alone_may_try_whatever_the_memory() -> None:

@@ -18,7 +18,7 @@ from faults import open_on_gpu
 
 from q3e_local.embedding.embedder import Embedder
 from q3e_local.embedding.engine import EngineConfig
-from q3e_local.errors import EngineError, ModelFileError
+from q3e_local.errors import EngineError, ModelFileError, OptionError
 from q3e_local.server.errors import WorkerDiedError
 from q3e_local.server.workers.steady import SteadyEngine
 
@@ -72,10 +72,11 @@ def test_one_that_dies_again_is_computed_with_fewer_layers_and_in_the_end_on_the
     ]
 
 
-def test_one_that_dies_on_the_cpu_too_is_an_error_with_its_last_words(path):
+def test_one_that_dies_on_the_cpu_too_is_an_error_with_its_last_words(path, caplog):
     with closing(opened(path, n_gpu_layers=1)) as engine:
-        with pytest.raises(WorkerDiedError, match="SIGABRT"):
+        with pytest.raises(WorkerDiedError, match="SIGABRT") as died:
             engine.decode([ids("always")])
+        assert "request" not in f"{caplog.text}{died.value}"  # of which a command has none
         assert seen(engine.decode([ids("abc")])[0]) == (EOS, 4)
     assert tries(path)[:4] == [1, 1, 0, 0]
 
@@ -88,6 +89,18 @@ def test_a_model_whose_loading_ends_the_process_is_loaded_on_the_cpu(path, caplo
     assert tries(path) == [4, 0]
     (line,) = said(caplog)  # and none that promises another try with these layers
     assert line.endswith("going on with all layers on the CPU")
+
+
+def test_a_gpu_that_is_gone_when_fewer_layers_are_tried_leaves_all_to_the_cpu(path, caplog):
+    """The number of layers was refused as if the user had given it."""
+    path.write_text("unplugged", encoding="ascii")
+    with closing(opened(path)) as engine:
+        assert seen(engine.decode([ids("memory of the gpu")])[0]) == (EOS, 18)
+        assert engine.placement.n_on_gpu == 0
+    assert tries(path) == [4, 4, 0]
+    assert said(caplog)[-1] == "n_gpu_layers must be 0, got 2: no GPU is here: going on with all layers on the CPU"
+    with pytest.raises(OptionError, match="got 3: no GPU is here"):
+        opened(path, n_gpu_layers=3)  # which the user did give
 
 
 def test_a_file_that_another_replaced_meanwhile_is_not_loaded_in_its_place(path):
@@ -128,6 +141,15 @@ def test_a_process_that_was_killed_from_outside_is_started_again_for_words_too(p
         psutil.Process(engine._worker.pid).kill()
         assert engine.pieces([97, 98]) == [b"a", b"b"]
     assert tries(path) == [4, 4, 4]
+
+
+def test_coarse_vectors_are_no_better_once_another_process_computes(path):
+    with closing(opened(path)) as engine:
+        engine.decode([ids("fine")])
+        assert engine.n_keepable >= engine.n_ctx_max
+        engine.decode([ids("coarse")])
+        engine.decode([ids("memory of the gpu")])
+        assert (engine.placement.on_gpu, engine.n_keepable) == (False, 8)
 
 
 def test_threads_at_once_step_down_together(path):

@@ -101,6 +101,24 @@ def test_its_log_lines_come_to_ours(worker: WorkerEngine, caplog: pytest.LogCapt
     assert caplog.record_tuples == [("q3e_local.llama.engine", logging.WARNING, "a line from the child")]
 
 
+def test_that_vectors_are_coarse_is_known_with_the_first_of_them_and_for_good(worker: WorkerEngine) -> None:
+    worker.decode([ids("fine")])
+    assert worker.n_keepable >= worker.n_ctx_max
+    worker.decode([ids("coarse")])
+    assert worker.n_keepable == 8
+    psutil.Process(worker.pid).kill()
+    worker.decode([ids("fine")])
+    assert worker.n_keepable == 8  # a vector of the first process may still be on its way to a cache
+
+
+def test_one_that_shall_leave_gpus_is_loaded_on_the_cpu(path: Path) -> None:
+    for options in ({}, {"device": "CUDA0"}, {"n_gpu_layers": 3}):
+        with closing(WorkerEngine(path, EngineConfig(**options), open_engine=open_on_gpu)) as worker:
+            worker.leave_gpus()
+            worker.load()
+            assert not worker.on_gpu
+
+
 def test_calls_from_many_threads_each_get_their_own_answer(worker: WorkerEngine) -> None:
     def call(n: int) -> None:
         text = "x" * n

@@ -10,8 +10,17 @@ from gpus import device
 
 from q3e_local.errors import OptionError
 from q3e_local.gguf.model_file import ModelInfo, inspect
-from q3e_local.llama.settings.memory import ContextPlan, batch_plans, for_batches, for_long, given_up, long_plans
-from q3e_local.llama.settings.placement import Placement, chosen, fewer, plan
+from q3e_local.llama.settings.memory import (
+    ContextPlan,
+    batch_plans,
+    for_batches,
+    for_long,
+    given_up,
+    long_plans,
+    saving,
+)
+from q3e_local.llama.settings.placement import Placement
+from q3e_local.llama.settings.planning import chosen, fewer, plan
 from q3e_local.llama.settings.sharing import shared_out
 
 LAYER, OUTPUT = 60_000_000, 319_000_000
@@ -21,6 +30,7 @@ MODEL = ModelInfo(
     n_head_kv=8, head_dim=128, n_ff=9728, n_ctx_train=32_768, n_vocab=151_669, eos_id=0, quantization="q4_k_m",
     added_tokens=(), layer_bytes=(LAYER,) * 36, output_bytes=OUTPUT,
 )  # fmt: skip
+IN_RAM = "keys and values in the machine's memory, where the CPU attends"
 CONTEXT = for_batches(1024, 64, tap=True)
 CELLS = 1024 * 147_456
 # A row of logits for each of 64 texts; activations of 1,024 tokens; a mask of f16.
@@ -241,6 +251,7 @@ def test_the_order_in_which_a_long_text_does_without_memory_of_a_gpu():
         (32_000, 127, "f16", True),
         (32_000, 127, "q8_0", True),
         (32_000, 127, "f16", False),
+        (32_000, 127, "q8_0", False),
     ]
     assert [given_up(wanted, each) for each in plans] == [
         "",
@@ -248,7 +259,8 @@ def test_the_order_in_which_a_long_text_does_without_memory_of_a_gpu():
         "pieces of 512 tokens",
         "pieces of 127 tokens",
         "pieces of 127 tokens, keys and values in q8_0",
-        "pieces of 127 tokens, keys and values in the machine's memory, where the CPU attends",
+        f"pieces of 127 tokens, {IN_RAM}",
+        f"pieces of 127 tokens, keys and values in q8_0, {IN_RAM}",
     ]
     assert [each.n_batch for each in long_plans(wanted, 32_000, on_gpu=False)] == [1024, 1024, 512]
 
@@ -258,10 +270,16 @@ def test_the_order_in_which_batches_do_without_memory_of_a_gpu():
         return [(each.n_batch, each.kv_type, each.kv_on_gpu) for each in batch_plans(CONTEXT, **options)]
 
     smaller = [(1024, "f16", True), (512, "f16", True), (256, "f16", True), (128, "f16", True)]
-    assert tried(on_gpu=True, may_shrink=True) == [*smaller, (128, "q8_0", True), (128, "f16", False)]
-    kept = [(1024, "f16", True), (1024, "q8_0", True), (1024, "f16", False)]
-    assert tried(on_gpu=True, may_shrink=False) == kept
+    frugal = [("q8_0", True), ("f16", False), ("q8_0", False)]
+    assert tried(on_gpu=True, may_shrink=True) == [*smaller, *((128, *each) for each in frugal)]
+    assert tried(on_gpu=True, may_shrink=False) == [smaller[0], *((1024, *each) for each in frugal)]
     assert tried(on_gpu=False, may_shrink=True) == [(1024, "f16", True)]
+
+
+def test_what_is_given_in_q8_0_and_what_must_be_exact_only_go_to_the_machines_memory():
+    given, exact = replace(CONTEXT, kv_type="q8_0"), replace(CONTEXT, exact=True)
+    for context in (given, exact):
+        assert list(saving(context)) == [replace(context, kv_on_gpu=False)]
 
 
 def test_q8_0_takes_34_bytes_for_32_numbers():
