@@ -64,7 +64,8 @@ def tune(path: Path, budget_s: float, tell: Callable[[str], None]) -> tuple[Tune
     def tuned(model: ModelInChild, seconds: float) -> TuneResult:
         platform = model.platform
         on_gpu = platform.place not in (None, CPU)
-        return Tuning(model, Host(platform.n_cores, on_gpu), platform.n_cpus, tell=tell).run(seconds)
+        host = Host(platform.n_cores, on_gpu, platform.kernels)
+        return Tuning(model, host, platform.n_cpus, tell=tell).run(seconds)
 
     # By name, as an earlier tuning may have left it alone.
     names = ",".join(device.name for device in chosen(forecast.devices(), None))

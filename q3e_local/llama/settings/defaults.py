@@ -14,6 +14,9 @@ from q3e_local.embedding.engine import EngineConfig
 N_BATCH = 512
 # A GPU wants more at once; but each text of a batch also attends over the masked cells of the other texts.
 N_BATCH_ON_GPU = 1024
+# Weights are unpacked once for all tokens of a batch, and products in tiles take little longer than that.
+N_BATCH_IN_TILES = 1024
+IN_TILES = "amx"  # of our variants
 
 TUNABLE = ("n_threads", "n_batch")
 
@@ -26,6 +29,7 @@ class Host:
 
     n_cores: int  # physical ones that this process may use
     on_gpu: bool = False
+    kernels: str | None = None  # our variant that computes on the CPU; None: llama.cpp's own, or not known yet
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,11 @@ def settle(config: EngineConfig, host: Host, tuned: Tuned | None = None) -> Sett
 
 def defaults(host: Host) -> Settings:
     """The settings that are good on such a machine."""
-    n_batch, text = (N_BATCH_ON_GPU, "default on a GPU") if host.on_gpu else (N_BATCH, "default")
+    n_batch, text = N_BATCH, "default"
+    if host.on_gpu:
+        n_batch, text = N_BATCH_ON_GPU, "default on a GPU"
+    elif host.kernels == IN_TILES:
+        n_batch, text = N_BATCH_IN_TILES, "default with AMX"
     reasons = {"n_threads": Reason("default", "physical cores"), "n_batch": Reason("default", text)}
     return Settings(host.n_cores, n_batch, reasons)
 
