@@ -21,16 +21,18 @@ void product(const Product& product, const Team& team) {
     return are_few(product) ? avx512.product(product, team) : tile_product(product, team);
 }
 
-// Tiles of 32 rows are computed for fewer as well.
-bool are_few(const Attention& attention) { return attention.queries * attention.heads < PAIR * attention.key_heads; }
+// Tiles of 32 rows are computed for fewer as well, and have a step of 32 numbers.
+bool fill_tiles(const Attention& attention) {
+    return attention.queries * attention.heads >= PAIR * attention.key_heads && attention.width % STEP == 0;
+}
 
 int64_t attention_scratch(const Attention& attention, int threads) {
-    return are_few(attention) ? avx512.attention_scratch(attention, threads)
-                              : tasks_scratch<TileAttention>(attention, threads);
+    return fill_tiles(attention) ? tasks_scratch<TileAttention>(attention, threads)
+                                 : avx512.attention_scratch(attention, threads);
 }
 
 void attention(const Attention& attention, const Team& team) {
-    return are_few(attention) ? avx512.attention(attention, team) : compute_tasks<TileAttention>(attention, team);
+    return fill_tiles(attention) ? compute_tasks<TileAttention>(attention, team) : avx512.attention(attention, team);
 }
 
 }  // namespace

@@ -142,15 +142,15 @@ class TileAttention {
         const size_t band_bytes = SIDE * 2 * op_.width;  // of 16 queries or keys
         for (int cell = range.first; cell < range.last; cell += 2) {
             add_products<2>(query_ + 2 * pair * band_bytes, band_bytes, keys_ + cell * band_bytes, band_bytes,
-                            op_.width / STEP, square(scores_ + cell * CELL, BLOCK), true);
+                            op_.width / STEP, nullptr, square(scores_ + cell * CELL, 4 * BLOCK));
         }
         for (int row = 0; row < PAIR; ++row) weigh(block, pair, row, range);
         const size_t side_bytes = BLOCK_STEPS * TILE;  // of 16 numbers of all values, or of 16 rows of weights
         const int64_t first = range.first / 2, steps = range.last / 2 - first;
         for (int64_t at = 0; at < op_.width; at += 2 * SIDE) {
+            const Square sums = square(output_ + pair * PAIR * op_.width + at, 4 * op_.width);
             add_products<2>(weights_ + first * TILE, side_bytes, values_ + at / SIDE * side_bytes + first * TILE,
-                            side_bytes, steps, square(output_ + pair * PAIR * op_.width + at, op_.width),
-                            !begun_[pair]);
+                            side_bytes, steps, begun_[pair] ? &sums : nullptr, sums);
         }
         begun_[pair] = 1;
     }

@@ -12,23 +12,26 @@
 namespace q3e {
 namespace {
 
-// A panel of weights, 256 rows and 1,024 of the depth, is unpacked to 512 KB, which stay in the second-level cache for
-// all tokens. (Measured on Sapphire Rapids: with 128 rows and 512 it takes 1.2 times as long.)
-constexpr int64_t PANEL_ROWS = 256, PANEL_STEPS = 1024 / STEP, SUPER_STEPS = SUPER / STEP;
-constexpr int64_t PANEL_BYTES = PANEL_ROWS / SIDE * PANEL_STEPS * TILE;
+// Weights are unpacked in panels of 1 MB, which stay in the second-level cache while all tokens pass: 512 rows where the
+// depth is 1,024 or less, so that the tokens pass seldom, and else 256 rows and up to 2,048 of the depth. Two bands of
+// tokens meet a panel in slices of 512 numbers: 32 KB, which stay in the first-level cache while the panel is loaded past
+// them. (Measured on a CPU with caches of 2 MB and 48 KB: docs/performance.md.)
+constexpr int64_t PANEL_TILES = 1024, SLICE_STEPS = 512 / STEP, SUPER_STEPS = SUPER / STEP;
+constexpr int64_t MOST_ROWS = 512, MOST_STEPS = 2048 / STEP;
+constexpr int64_t WINDOW = 4 * SIDE * SIDE;  // sums of two bands of tokens and two groups of 16 rows
+constexpr int64_t PANEL_BYTES = PANEL_TILES * TILE + sizeof(float) * WINDOW * MOST_ROWS / (2 * SIDE);
 
-// How a product is cut: tokens into bands of 16, the depth into slabs, the rows into panels, one panel to a task.
+// How a product is cut: tokens into bands of 16, the rows into panels, one panel to a task, its depth into slabs.
 struct Cut {
     int64_t steps, bands, slab_steps, panel_rows, panels;
 };
 
 inline Cut cut(const Product& product, int threads) {
     const int64_t steps = product.depth / STEP, blocks = divide_up(steps, SUPER_STEPS);
-    const int64_t slabs = divide_up(steps, PANEL_STEPS);
-    int64_t panel_rows = PANEL_ROWS;
+    const int64_t slab_steps = divide_up(blocks, divide_up(steps, MOST_STEPS)) * SUPER_STEPS;
+    int64_t panel_rows = slab_steps <= MOST_STEPS / 2 ? MOST_ROWS : MOST_ROWS / 2;
     while (panel_rows > 2 * SIDE && divide_up(product.rows, panel_rows) < 2 * threads) panel_rows /= 2;
-    return {steps, divide_up(product.tokens, SIDE), divide_up(blocks, slabs) * SUPER_STEPS, panel_rows,
-            divide_up(product.rows, panel_rows)};
+    return {steps, divide_up(product.tokens, SIDE), slab_steps, panel_rows, divide_up(product.rows, panel_rows)};
 }
 
 inline int64_t input_bytes(const Cut& cut) { return cut.bands * cut.steps * TILE; }
@@ -116,95 +119,103 @@ inline PackRows packer(Type type) {
     return nullptr;
 }
 
-// The outputs of two bands of tokens and two groups of 16 rows. Their sums between slabs are in the output itself;
-// tiles that reach over its edge have theirs in a buffer, from which the part inside is copied.
-class Window {
+// What one thread does: a panel after the other, with all tokens.
+class Panels {
   public:
-    Window(const Product& product, int64_t token, int64_t row) : product_(product), token_(token), row_(row) {
-        for (int i = 0; i < 2; ++i) {
-            for (int j = 0; j < 2; ++j) {
-                square_.sums[i][j] = inside(i, j) ? Sums{output(i, j), product.output_stride} : Sums{edge_[i][j], 64};
+    Panels(const Product& product, const Cut& cut, const Team& team)
+        : product_(product), cut_(cut), input_(team.scratch),
+          tiles_(team.scratch + input_bytes(cut) + team.rank * PANEL_BYTES),
+          sums_(reinterpret_cast<float*>(tiles_ + PANEL_TILES * TILE)) {}
+
+    void compute(int64_t panel) {
+        first_row_ = panel * cut_.panel_rows;
+        n_rows_ = smaller(cut_.panel_rows, product_.rows - first_row_);
+        for (first_step_ = 0; first_step_ < cut_.steps; first_step_ += cut_.slab_steps) {
+            steps_ = smaller(cut_.slab_steps, cut_.steps - first_step_);
+            unpack();
+            for (int64_t band = 0; band < cut_.bands; band += 2) {
+                if (band + 1 < cut_.bands) {
+                    multiply<2>(band);
+                } else {
+                    multiply<1>(band);
+                }
             }
         }
     }
 
-    void add(const uint8_t* a, size_t a_next, const uint8_t* b, size_t b_next, int64_t steps, bool fresh) {
-        const bool whole = inside(1, 1);
-        if (!whole && !fresh) copy_edges(true);
-        if (token_ + SIDE < product_.tokens) {
-            add_products<2>(a, a_next, b, b_next, steps, square_, fresh);
-        } else {
-            add_products<1>(a, a_next, b, b_next, steps, square_, fresh);
-        }
-        if (!whole) copy_edges(false);
-    }
-
   private:
-    bool inside(int i, int j) const {
-        return token_ + (i + 1) * SIDE <= product_.tokens && row_ + (j + 1) * SIDE <= product_.rows;
+    // Groups of 16 rows come in twos.
+    void unpack() {
+        const PackRows pack = packer(product_.type);
+        for (int64_t row = 0; row < round_up(n_rows_, 2 * SIDE); row += SIDE) {
+            pack(product_, first_row_ + row, first_step_, steps_, tiles_of(row));
+        }
     }
 
-    float* output(int i, int j, int64_t line = 0) const {
-        return reinterpret_cast<float*>(reinterpret_cast<char*>(product_.output) +
-                                        (token_ + i * SIDE + line) * product_.output_stride) + row_ + j * SIDE;
+    uint8_t* tiles_of(int64_t row) const { return tiles_ + row / SIDE * steps_ * TILE; }
+
+    // A bands of tokens and all rows, along the slab. Sums of a window stay in a buffer from slice to slice, and in the
+    // output from slab to slab; what reaches over the edge of the output is copied from there and back.
+    template <int A>
+    void multiply(int64_t band) {
+        const int64_t slice = divide_up(steps_, divide_up(steps_, SLICE_STEPS)), token = band * SIDE;
+        for (int64_t first = 0; first < steps_; first += slice) {
+            const int64_t steps = smaller(slice, steps_ - first);
+            const uint8_t* a = input_ + (band * cut_.steps + first_step_ + first) * TILE;
+            const bool begins = first == 0 && first_step_ == 0, ends = first + steps == steps_;
+            float* sums = sums_;
+            for (int64_t row = 0; row < n_rows_; row += 2 * SIDE, sums += WINDOW) {
+                const bool whole = tokens_from(token) == 2 * SIDE && n_rows_ - row >= 2 * SIDE;
+                const Square here = window(sums), there = square(output(token, row), product_.output_stride);
+                if (!whole && first == 0 && !begins) copy(sums, token, row, true);
+                const Square& from = whole && first == 0 ? there : here;
+                add_products<A>(a, cut_.steps * TILE, tiles_of(row) + first * TILE, steps_ * TILE, steps,
+                                begins ? nullptr : &from, whole && ends ? there : here);
+                if (!whole && ends) copy(sums, token, row, false);
+            }
+        }
     }
 
-    void copy_edges(bool in) {
-        for (int i = 0; i < 2; ++i) {
-            for (int j = 0; j < 2; ++j) {
-                const int64_t lines = smaller(SIDE, product_.tokens - token_ - i * SIDE);
-                const int64_t columns = smaller(SIDE, product_.rows - row_ - j * SIDE);
-                if (inside(i, j) || columns <= 0) continue;
-                const __mmask16 present = static_cast<__mmask16>((1 << columns) - 1);
-                for (int64_t line = 0; line < lines; ++line) {
-                    float *there = output(i, j, line), *here = edge_[i][j] + line * SIDE;
-                    if (in) {
-                        _mm512_store_ps(here, _mm512_maskz_loadu_ps(present, there));
-                    } else {
-                        _mm512_mask_storeu_ps(there, present, _mm512_load_ps(here));
-                    }
+    float* output(int64_t token, int64_t row) const {
+        return reinterpret_cast<float*>(reinterpret_cast<char*>(product_.output) + token * product_.output_stride) +
+               first_row_ + row;
+    }
+
+    int64_t tokens_from(int64_t token) const { return smaller(2 * SIDE, product_.tokens - token); }
+
+    // The sums of a window from the part of it that is in the output, or back.
+    void copy(float* sums, int64_t token, int64_t row, bool in) const {
+        const uint32_t present = 0xffffffffu >> (2 * SIDE - smaller(2 * SIDE, n_rows_ - row));
+        for (int64_t i = 0; i < tokens_from(token); ++i) {
+            for (int half = 0; half < 2; ++half) {
+                const __mmask16 mask = static_cast<__mmask16>(present >> half * SIDE);
+                float* there = output(token + i, row) + half * SIDE;
+                float* here = sums + (i / SIDE * 2 + half) * SIDE * SIDE + i % SIDE * SIDE;
+                if (in) {
+                    _mm512_store_ps(here, _mm512_maskz_loadu_ps(mask, there));
+                } else {
+                    _mm512_mask_storeu_ps(there, mask, _mm512_load_ps(here));
                 }
             }
         }
     }
 
     const Product& product_;
-    int64_t token_, row_;
-    Square square_;
-    alignas(64) float edge_[2][2][SIDE * SIDE];
+    const Cut& cut_;
+    const uint8_t* input_;
+    uint8_t* tiles_;  // [group of 16 rows][step] of the slab
+    float* sums_;     // windows, each of four tiles, of all rows of the panel
+    int64_t first_row_ = 0, n_rows_ = 0, first_step_ = 0, steps_ = 0;
 };
-
-inline void multiply_panel(const Product& product, const Cut& cut, int64_t panel, const uint8_t* input,
-                           uint8_t* tiles) {
-    const int64_t first_row = panel * cut.panel_rows, end = smaller(first_row + cut.panel_rows, product.rows);
-    const PackRows pack = packer(product.type);
-    for (int64_t first = 0; first < cut.steps; first += cut.slab_steps) {
-        const int64_t steps = smaller(cut.slab_steps, cut.steps - first);
-        const size_t band_bytes = cut.steps * TILE, group_bytes = steps * TILE;
-        for (int64_t group = 0; group * SIDE < cut.panel_rows; ++group) {
-            pack(product, first_row + group * SIDE, first, steps, tiles + group * group_bytes);
-        }
-        for (int64_t band = 0; band < cut.bands; band += 2) {
-            const uint8_t* a = input + band * band_bytes + first * TILE;
-            for (int64_t row = first_row; row < end; row += 2 * SIDE) {
-                Window window(product, band * SIDE, row);
-                const uint8_t* b = tiles + (row - first_row) / SIDE * group_bytes;
-                window.add(a, band_bytes, b, group_bytes, steps, first == 0);
-            }
-        }
-    }
-}
 
 inline void tile_product(const Product& product, const Team& team) {
     const Cut parts = cut(product, team.size);
-    uint8_t* panel_tiles = team.scratch + input_bytes(parts) + team.rank * PANEL_BYTES;
     if (team.rank == 0) team.restart(team.pool, 0);
     pack_input(product, parts, team);
     team.wait(team.pool);
     const Tiles tiles;
-    for (int64_t panel; (panel = team.take(team.pool, 1)) < parts.panels;) {
-        multiply_panel(product, parts, panel, team.scratch, panel_tiles);
-    }
+    Panels panels(product, parts, team);
+    for (int64_t panel; (panel = team.take(team.pool, 1)) < parts.panels;) panels.compute(panel);
 }
 
 }  // namespace

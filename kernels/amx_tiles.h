@@ -53,14 +53,19 @@ struct Square {
     Sums sums[2][2];
 };
 
-// One that lies in rows of so many numbers
-inline Square square(float* at, int64_t row_numbers) {
-    const size_t stride = sizeof(float) * row_numbers;
-    float* below = at + SIDE * row_numbers;
+// Four tiles behind each other
+inline Square window(float* at) {
+    constexpr int64_t NEXT = SIDE * SIDE;
+    return {{{{at, 64}, {at + NEXT, 64}}, {{at + 2 * NEXT, 64}, {at + 3 * NEXT, 64}}}};
+}
+
+// Four in rows, with so many bytes from one to the next
+inline Square square(float* at, size_t stride) {
+    float* below = reinterpret_cast<float*>(reinterpret_cast<char*>(at) + SIDE * stride);
     return {{{{at, stride}, {at + SIDE, stride}}, {{below, stride}, {below + SIDE, stride}}}};
 }
 
-// sums[i][j] += a[i] * b[j] for the one or two A and two B beside each other; `fresh` sums begin with 0. Tiles of A
+// to[i][j] = from[i][j] + a[i] * b[j] for the one or two A and two B beside each other; without `from`, 0. Tiles of A
 // lie behind each other along the depth, each with 16 rows of 32 numbers; tiles of B likewise, each with the numbers
 // 2p and 2p + 1 along the depth of 16 columns in its row p. `*_next`: bytes from the first to the second.
 //
@@ -68,10 +73,9 @@ inline Square square(float* at, int64_t row_numbers) {
 // products. The sums stay in registers over all steps.
 template <int A>
 void add_products(const uint8_t* a, size_t a_next, const uint8_t* b, size_t b_next, int64_t steps,
-                  const Square& square, bool fresh) {
-    const auto& sums = square.sums;
+                  const Square* from, const Square& to) {
     settle_memory();
-    if (fresh) {
+    if (from == nullptr) {
         _tile_zero(0);
         _tile_zero(1);
         if (A == 2) {
@@ -79,6 +83,7 @@ void add_products(const uint8_t* a, size_t a_next, const uint8_t* b, size_t b_ne
             _tile_zero(3);
         }
     } else {
+        const auto& sums = from->sums;
         _tile_loadd(0, sums[0][0].at, sums[0][0].stride);
         _tile_loadd(1, sums[0][1].at, sums[0][1].stride);
         if (A == 2) {
@@ -88,9 +93,9 @@ void add_products(const uint8_t* a, size_t a_next, const uint8_t* b, size_t b_ne
     }
     for (int64_t step = 0; step < steps; ++step, a += TILE, b += TILE) {
         _tile_loadd(4, a, 64);
-        _tile_loadd(6, b, 64);
+        _tile_stream_loadd(6, b, 64);
         _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, b + b_next, 64);
+        _tile_stream_loadd(7, b + b_next, 64);
         _tile_dpbf16ps(1, 4, 7);
         if (A == 2) {
             _tile_loadd(5, a + a_next, 64);
@@ -98,6 +103,7 @@ void add_products(const uint8_t* a, size_t a_next, const uint8_t* b, size_t b_ne
             _tile_dpbf16ps(3, 5, 7);
         }
     }
+    const auto& sums = to.sums;
     _tile_stored(0, sums[0][0].at, sums[0][0].stride);
     _tile_stored(1, sums[0][1].at, sums[0][1].stride);
     if (A == 2) {

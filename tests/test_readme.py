@@ -104,6 +104,16 @@ def kernels_of_the_pages() -> Iterator[None]:
     in_use.use(chosen)
 
 
+@pytest.fixture
+def rounding_to_8_bits() -> Iterator[None]:
+    """As the CPUs whose scores the pages show. AMX rounds less, which moves the demo models' by up to 0.04."""
+    usual = in_use.chosen().variant
+    in_use.use("avx512" if usual == "amx" else usual)
+    yield
+    in_use.use(usual)
+
+
+@pytest.mark.usefixtures("rounding_to_8_bits")
 @pytest.mark.parametrize(("before", "command", "lines", "shown"), SESSIONS)
 def test_a_command_gives_what_the_readme_shows(
     before, command, lines, shown, tmp_path, monkeypatch, kernels_of_the_pages

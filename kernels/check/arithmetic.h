@@ -37,9 +37,9 @@ inline Rounding product_rounding(const char* variant, const Product& product) {
     return is_quantized(product.type) ? Rounding::BYTES : Rounding::FLOAT;
 }
 
-// Likewise fewer queries, those of all heads that share a key, than two tiles have rows.
+// Likewise fewer queries, those of all heads that share a key, than two tiles have rows, and heads that do not fill them.
 inline Rounding attention_rounding(const char* variant, const Attention& attention) {
-    const bool fill_tiles = attention.queries * attention.heads >= 32 * attention.key_heads;
+    const bool fill_tiles = attention.queries * attention.heads >= 32 * attention.key_heads && attention.width % 32 == 0;
     return has_tiles(variant) && fill_tiles ? Rounding::BFLOAT16 : Rounding::FLOAT;
 }
 

@@ -63,7 +63,8 @@ def tune(path: Path, budget_s: float, tell: Callable[[str], None]) -> tuple[Tune
 
     def tuned(model: ModelInChild, seconds: float) -> TuneResult:
         platform = model.platform
-        return Tuning(model, model.placement.host(platform.n_cores), platform.n_cpus, tell=tell).run(seconds)
+        host = model.placement.host(platform.n_cores, platform.kernels)
+        return Tuning(model, host, platform.n_cpus, tell=tell).run(seconds)
 
     # By name, as an earlier tuning may have left it alone.
     names = ",".join(device.name for device in chosen(forecast.devices(), None))

@@ -218,7 +218,8 @@ class LoadedModel:
     def _settled(self) -> Settings:
         """The settings for the place where the layers are to be."""
         tuned = kept.find(self.info.digest, platform(self.placement, self._kernels))
-        return settle(self._config, self.placement.host(machine.physical_cores()), tuned)
+        host = self.placement.host(machine.physical_cores(), self._kernels.variant)
+        return settle(self._config, host, tuned)
 
     def _give_up(self, why: GpuMemoryError) -> None:
         """Free what is there, and plan for fewer layers, with the settings for those."""

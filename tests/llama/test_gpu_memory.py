@@ -22,6 +22,7 @@ from q3e_local.gguf.model_file import inspect
 from q3e_local.llama import binding, devices
 from q3e_local.llama.engine import LlamaEngine
 from q3e_local.llama.pooling_context import PoolingContext
+from q3e_local.llama.settings.defaults import Host, defaults
 from q3e_local.llama.settings.memory import for_batches, for_long, needed_bytes, padded
 from q3e_local.llama.settings.planning import device_bytes
 
@@ -256,7 +257,8 @@ def test_a_context_for_batches_gets_smaller_then_q8_0_then_ram_then_fewer_layers
     path = tiny_gguf("f32")
     asked = refuse(lambda on_gpu, **_: on_gpu)
     with LlamaEngine(path, EngineConfig(n_threads=1)) as engine:
-        assert (engine.on_gpu, engine.n_batch) == (False, 512)  # as on any CPU
+        usual = defaults(Host(1, kernels=engine.kernels.variant))
+        assert (engine.on_gpu, engine.n_batch) == (False, usual.n_batch)  # as on any CPU
         n = engine.info.n_layer
     of_all = [(each["n_batch"], each["kv_type"], each["kv_on_gpu"]) for each in asked if each["on_gpu"]]
     ladder = [(1024, "f16", True), (512, "f16", True), (256, "f16", True), (128, "f16", True), (128, "q8_0", True)]

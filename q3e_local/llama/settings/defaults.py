@@ -14,6 +14,9 @@ from q3e_local.embedding.engine import EngineConfig
 N_BATCH = 512
 # A GPU wants more at once; but each text of a batch also attends over the masked cells of the other texts.
 N_BATCH_ON_GPU = 1024
+# Weights are unpacked once for all tokens of a batch, and products in tiles take little longer than that.
+N_BATCH_IN_TILES = 1024
+IN_TILES = "amx"  # of our variants
 
 # Where a GPU has all layers, the CPU only looks up the row of each token. A batch of N_BATCH_ON_GPU takes one core 3
 # to 9 ms (rows of 4B and 8B, on an Intel Xeon): more threads would all wake up for a part of a millisecond.
@@ -31,6 +34,7 @@ class Host:
     n_cores: int  # physical ones that this process may use
     on_gpu: bool = False
     all_on_gpu: bool = False  # and no layer is left to the CPU
+    kernels: str | None = None  # our variant that computes on the CPU; None: llama.cpp's own, or not known yet
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,11 @@ def settle(config: EngineConfig, host: Host, tuned: Tuned | None = None) -> Sett
 
 def defaults(host: Host) -> Settings:
     """The settings that are good on such a machine."""
-    n_batch, text = (N_BATCH_ON_GPU, "default on a GPU") if host.on_gpu else (N_BATCH, "default")
+    n_batch, text = N_BATCH, "default"
+    if host.on_gpu:
+        n_batch, text = N_BATCH_ON_GPU, "default on a GPU"
+    elif host.kernels == IN_TILES:
+        n_batch, text = N_BATCH_IN_TILES, "default with AMX"
     n_threads, why = host.n_cores, "physical cores"
     if host.all_on_gpu and host.n_cores > N_THREADS_BESIDE_GPU:
         n_threads, why = N_THREADS_BESIDE_GPU, "enough beside a GPU that has all layers"

@@ -76,9 +76,9 @@ class Placement:
         """Whether no layer is left on the CPU."""
         return self.n_on_gpu == self.n_layers
 
-    def host(self, n_cores: int) -> Host:
-        """What default settings depend on, on a machine of so many cores."""
-        return Host(n_cores, self.on_gpu, self.all_on_gpu)
+    def host(self, n_cores: int, kernels: str | None = None) -> Host:
+        """What default settings depend on, on a machine of so many cores where this variant of ours computes."""
+        return Host(n_cores, self.on_gpu, self.all_on_gpu, kernels)
 
     @property
     def n_bytes(self) -> int:

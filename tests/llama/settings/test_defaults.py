@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from q3e_local.embedding.engine import EngineConfig
+from q3e_local.llama.kernels.choice import VARIANTS
 from q3e_local.llama.settings.defaults import TUNABLE, Host, Tuned, other_threads, settle
 
 HERE = Host(4)
@@ -32,6 +33,15 @@ def test_beside_a_gpu_that_has_all_layers_few_threads_look_up_tokens(host, expec
     assert explained(EngineConfig(), None, host)[0] == expected
     assert explained(EngineConfig(n_threads=9), None, host)[0] == "n_threads 9 (given)"
     assert explained(EngineConfig(), TUNED, host)[0] == "n_threads 8 (tuned on 2026-11-20)"
+
+
+def test_amx_gets_larger_batches_where_the_cpu_computes():
+    batches = {name: explained(EngineConfig(), None, Host(4, kernels=name))[1] for name in (None, *VARIANTS)}
+    assert batches.pop("amx") == "n_batch 1024 (default with AMX)"
+    assert set(batches.values()) == {"n_batch 512 (default)"}
+    assert (
+        explained(EngineConfig(), None, Host(4, on_gpu=True, kernels="amx"))[1] == "n_batch 1024 (default on a GPU)"
+    )
 
 
 def test_what_was_tuned_replaces_a_default_and_an_option_replaces_both():

@@ -24,7 +24,7 @@ from waiting import until
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import BadVectorError, EngineError, NotEnoughMemoryError, OptionError
 from q3e_local.llama.engine import LlamaEngine
-from q3e_local.llama.settings.defaults import TUNABLE
+from q3e_local.llama.settings.defaults import TUNABLE, Host, defaults
 from q3e_local.server.http import logs
 from q3e_local.server.workers.worker import WorkerEngine
 
@@ -154,7 +154,7 @@ def test_the_server_can_log_how_its_process_runs_the_model(
     assert lines[0] == f"{path.stem}: {worker.kernels.explained}"
     assert lines[1 + len(worker.kernels.faster) :][:2] == [
         f"{path.stem}: n_threads 1 (given)",
-        f"{path.stem}: n_batch 512 (default)",
+        f"{path.stem}: {defaults(Host(1, kernels=worker.kernels.variant)).explained('n_batch')}",
     ]
     assert len(lines) == 1 + len(worker.kernels.faster) + len(TUNABLE)
 
