@@ -1,5 +1,8 @@
-// Attention in tiles: queries, keys, values and weights are rounded to bfloat16; scores, the softmax and all sums are
-// float32.
+// Attention in tiles: queries, keys, values and weights are sums of two bfloat16 numbers each, and of the four products
+// of two such sums only the smallest, of both lower parts, is left out. Scores, the softmax and all sums are float32.
+//
+// One bfloat16 number would be three times as fast to multiply, and too coarse: a score of 100 would move by 0.5, and
+// its weight by two thirds.
 //
 // Keys and values of a block are converted once for many queries of all heads that share them, and what the mask hides
 // is neither read nor computed. The softmax goes from block to block: each row keeps its maximum, and its sums are
@@ -19,7 +22,7 @@ namespace {
 
 constexpr int PAIR = 2 * SIDE;  // rows that are computed at once, a row being a query of one head
 
-// 2^x for x <= 0, with a relative error of 3e-6, where bfloat16 rounds by up to 4e-3; 0 below 2^-126, and for -inf. NaN
+// 2^x for x <= 0, with a relative error of 3e-6, where two bfloat16 numbers round by up to 8e-6; 0 below 2^-126, and for -inf. NaN
 // stays NaN.
 //
 // Adding 1.5 * 2^23 rounds to an integer, which then lies in the lowest bits; with 127 more it is the exponent of its
@@ -49,18 +52,20 @@ class TileAttention {
     // Scratch of one thread
     static int64_t bytes(const Attention& op) {
         const int64_t rows = most_rows(op);
-        return 2 * rows * op.width + 2 * 2 * BLOCK * op.width + (4 + 2) * PAIR * BLOCK +
+        return 2 * 2 * rows * op.width + 2 * 2 * 2 * BLOCK * op.width + (4 + 2 * 2) * PAIR * BLOCK +
                4 * rows * (op.width + SIDE + 1) + 16 * rows / PAIR;
     }
 
     TileAttention(const Attention& op, const Visibility& visibility, uint8_t* scratch)
         : op_(op), visibility_(visibility) {
         const int64_t rows = most_rows(op);
+        query_lower_ = 2 * rows * op.width;
+        block_lower_ = 2 * BLOCK * op.width;
         query_ = scratch;
-        keys_ = query_ + 2 * rows * op.width;
-        values_ = keys_ + 2 * BLOCK * op.width;
-        weights_ = values_ + 2 * BLOCK * op.width;
-        scores_ = reinterpret_cast<float*>(weights_ + 2 * PAIR * BLOCK);
+        keys_ = query_ + 2 * query_lower_;
+        values_ = keys_ + 2 * block_lower_;
+        weights_ = values_ + 2 * block_lower_;
+        scores_ = reinterpret_cast<float*>(weights_ + 2 * WEIGHT_LOWER);
         output_ = scores_ + PAIR * BLOCK;
         sums_ = output_ + rows * op.width;
         maximum_ = sums_ + rows * SIDE;
@@ -99,8 +104,10 @@ class TileAttention {
                                                               head_of(row) * op_.query_head_stride);
             uint8_t* to = query_ + row / SIDE * SIDE * 2 * op_.width + row % SIDE * 64;
             for (int64_t at = 0; at < op_.width; at += STEP, to += TILE) {
-                _mm512_store_si512(to, rounded(_mm512_mul_ps(factor, _mm512_loadu_ps(from + at)),
-                                               _mm512_mul_ps(factor, _mm512_loadu_ps(from + at + SIDE))));
+                const Parts parts = in_parts(_mm512_mul_ps(factor, _mm512_loadu_ps(from + at)),
+                                             _mm512_mul_ps(factor, _mm512_loadu_ps(from + at + SIDE)));
+                _mm512_store_si512(to, parts.upper);
+                _mm512_store_si512(to + query_lower_, parts.lower);
             }
             maximum_[row] = -INFINITY;
             _mm512_store_ps(sums_ + row * SIDE, _mm512_setzero_ps());
@@ -123,8 +130,8 @@ class TileAttention {
         const int64_t start = block * BLOCK, left = op_.keys - start;
         const uint8_t* key = op_.key + start * op_.key_stride + key_head_ * op_.key_head_stride;
         const uint8_t* value = op_.value + start * op_.value_stride + key_head_ * op_.value_head_stride;
-        read_keys<TYPE>(key, op_.key_stride, op_.width, range, left, keys_);
-        read_values<TYPE>(value, op_.value_stride, op_.width, range, left, values_);
+        read_keys<TYPE>(key, op_.key_stride, op_.width, range, left, keys_, block_lower_);
+        read_values<TYPE>(value, op_.value_stride, op_.width, range, left, values_, block_lower_);
     }
 
     void read_block(int64_t block, Range range) {
@@ -141,18 +148,29 @@ class TileAttention {
         if (range.first == range.last) return;
         const size_t band_bytes = SIDE * 2 * op_.width;  // of 16 queries or keys
         for (int cell = range.first; cell < range.last; cell += 2) {
-            add_products<2>(query_ + 2 * pair * band_bytes, band_bytes, keys_ + cell * band_bytes, band_bytes,
-                            op_.width / STEP, nullptr, square(scores_ + cell * CELL, 4 * BLOCK));
+            begin_sums<2>(nullptr);
+            accumulate_parts(query_ + 2 * pair * band_bytes, query_lower_, keys_ + cell * band_bytes, band_bytes,
+                             op_.width / STEP);
+            store_sums<2>(square(scores_ + cell * CELL, 4 * BLOCK));
         }
         for (int row = 0; row < PAIR; ++row) weigh(block, pair, row, range);
         const size_t side_bytes = BLOCK_STEPS * TILE;  // of 16 numbers of all values, or of 16 rows of weights
         const int64_t first = range.first / 2, steps = range.last / 2 - first;
         for (int64_t at = 0; at < op_.width; at += 2 * SIDE) {
             const Square sums = square(output_ + pair * PAIR * op_.width + at, 4 * op_.width);
-            add_products<2>(weights_ + first * TILE, side_bytes, values_ + at / SIDE * side_bytes + first * TILE,
-                            side_bytes, steps, begun_[pair] ? &sums : nullptr, sums);
+            begin_sums<2>(begun_[pair] ? &sums : nullptr);
+            accumulate_parts(weights_ + first * TILE, WEIGHT_LOWER, values_ + at / SIDE * side_bytes + first * TILE,
+                             side_bytes, steps);
+            store_sums<2>(sums);
         }
         begun_[pair] = 1;
+    }
+
+    // Of queries and keys, or of weights and values; bytes from the first tiles to the second are those of both sides.
+    void accumulate_parts(const uint8_t* a, int64_t a_lower, const uint8_t* b, size_t next, int64_t steps) const {
+        accumulate<2>(a, next, b, next, steps);
+        accumulate<2>(a + a_lower, next, b, next, steps);
+        accumulate<2>(a, next, b + block_lower_, next, steps);
     }
 
     // Replace the scores of one row by weights, and scale its sums where its maximum grows.
@@ -170,7 +188,9 @@ class TileAttention {
             const __m512 first = weight_of(_mm512_sub_ps(_mm512_load_ps(here), most));
             const __m512 second = weight_of(_mm512_sub_ps(_mm512_load_ps(here + SIDE), most));
             sum = _mm512_add_ps(sum, _mm512_add_ps(first, second));
-            _mm512_store_si512(to + step * TILE, rounded(first, second));
+            const Parts parts = in_parts(first, second);
+            _mm512_store_si512(to + step * TILE, parts.upper);
+            _mm512_store_si512(to + step * TILE + WEIGHT_LOWER, parts.lower);
         }
         _mm512_store_ps(sums_ + row * SIDE, sum);
     }
@@ -201,9 +221,12 @@ class TileAttention {
         }
     }
 
+    static constexpr int64_t WEIGHT_LOWER = 2 * PAIR * BLOCK;  // bytes from upper parts to lower ones, as the next two
+
     const Tiles tiles_;
     const Attention& op_;
     const Visibility& visibility_;
+    int64_t query_lower_, block_lower_;
     uint8_t *query_, *keys_, *values_, *weights_;  // tiles
     float *scores_, *output_;    // rows of one pair with 128 keys each; rows of the task with their width
     float *sums_, *maximum_;     // of the weights of each row, 16 partial ones; of its scores

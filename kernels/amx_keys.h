@@ -1,4 +1,5 @@
-// Keys and values of one block as tiles of bfloat16, in the order in which the products of attention read them.
+// Keys and values of one block as tiles of bfloat16, in the order in which the products of attention read them: tiles
+// of their upper parts, and `lower` bytes behind those the tiles of their lower parts.
 //
 // Knows how numbers are stored; not what is computed with them.
 #pragma once
@@ -34,17 +35,22 @@ inline __m512 load16(const uint8_t* row, int64_t at) {
 // The keys of a range of cells as columns: [cell][step along the width]. From `n_keys` on there are none, and zeros are
 // written.
 template <Type TYPE>
-void read_keys(const uint8_t* keys, size_t stride, int64_t width, Range cells, int64_t n_keys, uint8_t* tiles) {
-    alignas(64) uint16_t rows[SIDE][STEP];
+void read_keys(const uint8_t* keys, size_t stride, int64_t width, Range cells, int64_t n_keys, uint8_t* tiles,
+               int64_t lower) {
+    alignas(64) uint16_t upper_rows[SIDE][STEP], lower_rows[SIDE][STEP];
     for (int cell = cells.first; cell < cells.last; ++cell) {
         for (int64_t at = 0; at < width; at += STEP) {
             for (int i = 0; i < SIDE; ++i) {
                 const int64_t key = cell * CELL + i;
                 const uint8_t* row = keys + key * stride;
-                _mm512_store_si512(rows[i], key < n_keys ? rounded(load16<TYPE>(row, at), load16<TYPE>(row, at + SIDE))
-                                                         : _mm512_setzero_si512());
+                const Parts parts = key < n_keys ? in_parts(load16<TYPE>(row, at), load16<TYPE>(row, at + SIDE))
+                                                 : Parts{_mm512_setzero_si512(), _mm512_setzero_si512()};
+                _mm512_store_si512(upper_rows[i], parts.upper);
+                _mm512_store_si512(lower_rows[i], parts.lower);
             }
-            store_as_columns(rows[0], STEP, tiles + (cell * width + at) / STEP * TILE);
+            uint8_t* tile = tiles + (cell * width + at) / STEP * TILE;
+            store_as_columns(upper_rows[0], STEP, tile);
+            store_as_columns(lower_rows[0], STEP, tile + lower);
         }
     }
 }
@@ -56,16 +62,18 @@ alignas(64) constexpr uint16_t IN_PAIRS[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4, 
 // The values of a range of cells, a whole number of steps, with keys along the depth: [16 numbers of the width][step].
 // From `n_keys` on there are none, and zeros are written.
 template <Type TYPE>
-void read_values(const uint8_t* values, size_t stride, int64_t width, Range cells, int64_t n_keys, uint8_t* tiles) {
+void read_values(const uint8_t* values, size_t stride, int64_t width, Range cells, int64_t n_keys, uint8_t* tiles,
+                 int64_t lower) {
     const __m512i in_pairs = _mm512_load_si512(IN_PAIRS);
     for (int key = cells.first * CELL; key < cells.last * CELL; key += 2) {
         const uint8_t *first = values + key * stride, *second = first + stride;
         uint8_t* line = tiles + key / STEP * TILE + key % STEP / 2 * 64;
         for (int64_t at = 0; at < width; at += SIDE, line += BLOCK_STEPS * TILE) {
             const __m512 zero = _mm512_setzero_ps();
-            const __m512i numbers = rounded(key < n_keys ? load16<TYPE>(first, at) : zero,
-                                            key + 1 < n_keys ? load16<TYPE>(second, at) : zero);
-            _mm512_store_si512(line, _mm512_permutexvar_epi16(in_pairs, numbers));
+            const Parts parts = in_parts(key < n_keys ? load16<TYPE>(first, at) : zero,
+                                         key + 1 < n_keys ? load16<TYPE>(second, at) : zero);
+            _mm512_store_si512(line, _mm512_permutexvar_epi16(in_pairs, parts.upper));
+            _mm512_store_si512(line + lower, _mm512_permutexvar_epi16(in_pairs, parts.lower));
         }
     }
 }

@@ -36,15 +36,15 @@ inline Cut cut(const Product& product, int threads) {
 
 inline int64_t input_bytes(const Cut& cut) { return cut.bands * cut.steps * TILE; }
 
-// The smallest piece of a row, or 0 for a type without weights
+// The smallest piece of a row, or 0 for a type that is left to llama.cpp: float16 has three bits more than bfloat16
 inline int64_t piece_of(Type type) {
     switch (type) {
         case Type::Q4_K:
         case Type::Q5_K:
         case Type::Q6_K: return SUPER;
         case Type::Q8_0:
-        case Type::F16:
         case Type::BF16: return STEP;
+        case Type::F16:
         case Type::F32: break;
     }
     return 0;
@@ -112,8 +112,8 @@ inline PackRows packer(Type type) {
         case Type::Q5_K: return pack_rows<UnpackQ5K>;
         case Type::Q6_K: return pack_rows<UnpackQ6K>;
         case Type::Q8_0: return pack_rows<UnpackQ80>;
-        case Type::F16: return pack_rows<UnpackF16>;
         case Type::BF16: return pack_rows<UnpackBF16>;
+        case Type::F16:
         case Type::F32: break;
     }
     return nullptr;

@@ -65,15 +65,9 @@ inline Square square(float* at, size_t stride) {
     return {{{{at, stride}, {at + SIDE, stride}}, {{below, stride}, {below + SIDE, stride}}}};
 }
 
-// to[i][j] = from[i][j] + a[i] * b[j] for the one or two A and two B beside each other; without `from`, 0. Tiles of A
-// lie behind each other along the depth, each with 16 rows of 32 numbers; tiles of B likewise, each with the numbers
-// 2p and 2p + 1 along the depth of 16 columns in its row p. `*_next`: bytes from the first to the second.
-//
-// Two by two, because then each tile that is loaded serves two products: the loads take half of the time of the
-// products. The sums stay in registers over all steps.
+// The sums in the registers begin with those in memory; without `from`, with 0. A: one or two tiles of A are used.
 template <int A>
-void add_products(const uint8_t* a, size_t a_next, const uint8_t* b, size_t b_next, int64_t steps,
-                  const Square* from, const Square& to) {
+void begin_sums(const Square* from) {
     settle_memory();
     if (from == nullptr) {
         _tile_zero(0);
@@ -91,6 +85,16 @@ void add_products(const uint8_t* a, size_t a_next, const uint8_t* b, size_t b_ne
             _tile_loadd(3, sums[1][1].at, sums[1][1].stride);
         }
     }
+}
+
+// Add a[i] * b[j] to the sums, for the one or two A and two B beside each other. Tiles of A lie behind each other along
+// the depth, each with 16 rows of 32 numbers; tiles of B likewise, each with the numbers 2p and 2p + 1 along the depth
+// of 16 columns in its row p. `*_next`: bytes from the first to the second.
+//
+// Two by two, because then each tile that is loaded serves two products: the loads take half of the time of the
+// products.
+template <int A>
+void accumulate(const uint8_t* a, size_t a_next, const uint8_t* b, size_t b_next, int64_t steps) {
     for (int64_t step = 0; step < steps; ++step, a += TILE, b += TILE) {
         _tile_loadd(4, a, 64);
         _tile_stream_loadd(6, b, 64);
@@ -103,6 +107,10 @@ void add_products(const uint8_t* a, size_t a_next, const uint8_t* b, size_t b_ne
             _tile_dpbf16ps(3, 5, 7);
         }
     }
+}
+
+template <int A>
+void store_sums(const Square& to) {
     const auto& sums = to.sums;
     _tile_stored(0, sums[0][0].at, sums[0][0].stride);
     _tile_stored(1, sums[0][1].at, sums[0][1].stride);
@@ -111,6 +119,15 @@ void add_products(const uint8_t* a, size_t a_next, const uint8_t* b, size_t b_ne
         _tile_stored(3, sums[1][1].at, sums[1][1].stride);
     }
     settle_memory();
+}
+
+// to[i][j] = from[i][j] + a[i] * b[j]
+template <int A>
+void add_products(const uint8_t* a, size_t a_next, const uint8_t* b, size_t b_next, int64_t steps,
+                  const Square* from, const Square& to) {
+    begin_sums<A>(from);
+    accumulate<A>(a, a_next, b, b_next, steps);
+    store_sums<A>(to);
 }
 
 // A tile of B from 16 rows of 32 bfloat16 numbers, each row one column of B: pair p of each row goes to row p. It is a
@@ -141,6 +158,21 @@ inline void store_as_columns(const uint16_t* rows, size_t row_numbers, uint8_t* 
 // 32 float32 numbers as bfloat16, rounded to the nearest
 inline __m512i rounded(__m512 first, __m512 second) {
     return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first));
+}
+
+// 32 float32 numbers as sums of two bfloat16 numbers, to about 17 of their 24 bits: those of a float16 number are all
+// there. The lower part of an infinite number is NaN.
+struct Parts {
+    __m512i upper, lower;
+};
+
+inline Parts in_parts(__m512 first, __m512 second) {
+    const auto widened = [](__m256i halves) {
+        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+    };
+    const __m512i upper = rounded(first, second);
+    return {upper, rounded(_mm512_sub_ps(first, widened(_mm512_castsi512_si256(upper))),
+                           _mm512_sub_ps(second, widened(_mm512_extracti64x4_epi64(upper, 1))))};
 }
 
 }  // namespace

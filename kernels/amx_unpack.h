@@ -138,14 +138,6 @@ struct UnpackQ80 {
     }
 };
 
-struct UnpackF16 {
-    static constexpr int SIZE = 32, BYTES = 64;
-
-    static void unpack(const uint8_t* piece, uint16_t* out) {
-        store_numbers(out, rounded(_mm512_cvtph_ps(load_bytes(piece)), _mm512_cvtph_ps(load_bytes(piece + 32))));
-    }
-};
-
 struct UnpackBF16 {
     static constexpr int SIZE = 32, BYTES = 64;
 

@@ -27,7 +27,7 @@ void print_signal(int number) {
 
 bool check_products(const Variant& variant, bool quick) {
     bool good = true;
-    for (Type type : {Type::Q4_K, Type::Q5_K, Type::Q6_K, Type::Q8_0, Type::F16, Type::BF16}) {
+    for (Type type : {Type::Q4_K, Type::Q5_K, Type::Q6_K, Type::Q8_0, Type::BF16}) {
         Results results(std::string(variant.name) + " product " + name_of(type));
         for (const ProductCase& one : product_cases(type, quick)) {
             running = std::string(variant.name) + " product: " + one.name();
