@@ -18,7 +18,6 @@ from fake_service import served
 from paths import ROOT
 
 from q3e_local.cli import main
-from q3e_local.llama.kernels import in_use
 from q3e_local.server.local.local_service import LocalService
 from q3e_local.server.settings import ServerSettings
 
@@ -94,30 +93,8 @@ SESSIONS = [
 ]
 
 
-@pytest.fixture
-def kernels_of_the_pages() -> Iterator[None]:
-    """Those of a CPU without AMX, whose tiles round to bfloat16: there scores differ from the pages' by 0.01."""
-    chosen = in_use.chosen().variant
-    if chosen == "amx":
-        in_use.use("avx512")
-    yield
-    in_use.use(chosen)
-
-
-@pytest.fixture
-def rounding_to_8_bits() -> Iterator[None]:
-    """As the CPUs whose scores the pages show. AMX rounds less, which moves the demo models' by up to 0.04."""
-    usual = in_use.chosen().variant
-    in_use.use("avx512" if usual == "amx" else usual)
-    yield
-    in_use.use(usual)
-
-
-@pytest.mark.usefixtures("rounding_to_8_bits")
 @pytest.mark.parametrize(("before", "command", "lines", "shown"), SESSIONS)
-def test_a_command_gives_what_the_readme_shows(
-    before, command, lines, shown, tmp_path, monkeypatch, kernels_of_the_pages
-):
+def test_a_command_gives_what_the_readme_shows(before, command, lines, shown, tmp_path, monkeypatch):
     for folder in ("examples", "docs/jobs", "docs/embed", "docs/eval"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     monkeypatch.chdir(tmp_path)
