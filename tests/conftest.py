@@ -27,6 +27,12 @@ from world import World, world_of
 from q3e_local.files import state_folder
 from q3e_local.llama.kernels import in_use
 
+# AMX rounds many tokens to bfloat16 and few to 8 bits, so that the third digit of a number depends on which texts are
+# computed together. Tests of what is done with vectors compare more digits, and compute as a CPU without AMX does.
+HAS_AMX = in_use.variants().get("amx", "not compiled in") is None
+if HAS_AMX:
+    os.environ["Q3E_KERNELS"] = "avx512"
+
 # The same examples on every machine and in every run; nothing is written beside the code.
 settings.register_profile("q3e", derandomize=True, database=None, deadline=None)
 settings.load_profile("q3e")
@@ -103,22 +109,24 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
-@pytest.fixture(autouse=True)
-def _round_alike(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _clean_environment: None
-) -> Iterator[None]:
-    """On a CPU with AMX only the tests of engines and rerankers compute with it; the others with AVX-512.
+@pytest.fixture(scope="module", autouse=True)
+def _kernels_of_this_process(request: pytest.FixtureRequest) -> None:
+    if HAS_AMX:
+        in_use.use("amx" if _is_of_amx(request) else "avx512")
 
-    AMX rounds many tokens to bfloat16 and few to 8 bits, so that the third digit of a number depends on which texts
-    are computed together. Tests of what is done with vectors compare more digits.
-    """
-    if in_use.chosen().variant != "amx" or {"llama", "reranking"} & set(request.path.parts):
-        yield
-        return
-    monkeypatch.setenv("Q3E_KERNELS", "avx512")  # for the processes that a test starts
-    in_use.use("avx512")
-    yield
-    in_use.use("amx")
+
+@pytest.fixture(autouse=True)
+def _kernels_of_others(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _clean_environment: None
+) -> None:
+    """Of the processes that a test starts."""
+    if HAS_AMX and not _is_of_amx(request):
+        monkeypatch.setenv("Q3E_KERNELS", "avx512")
+
+
+def _is_of_amx(request: pytest.FixtureRequest) -> bool:
+    """Tests of engines and rerankers compute with AMX where the CPU has it."""
+    return bool({"llama", "reranking"} & set(request.path.parts))
 
 
 @pytest.fixture(scope="session")

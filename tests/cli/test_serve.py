@@ -217,6 +217,7 @@ def test_a_service_has_paths_that_mean_the_same_from_everywhere(linux, tmp_path,
 
 def test_a_service_says_which_settings_of_this_shell_it_has_not(linux, tmp_path, monkeypatch):
     monkeypatch.setenv("Q3E_HOME", str(tmp_path))
+    monkeypatch.delenv("Q3E_KERNELS", raising=False)
     assert "not taken over" not in run("service", "print").stderr
     for name, value in {"OLLAMA_HOST": "1.2.3.4:5", "Q3E_KEEP_ALIVE": "banana", "Q3E_API_KEY": "secret"}.items():
         monkeypatch.setenv(name, value)
