@@ -282,9 +282,11 @@ class Models:
             # Where others are at work, a part of the layers goes to the CPU.
             return in_the_way(forecast, given_back, unused, lambda other: other.taken) if needed.is_short else []
         at_work = [other.ram_bytes for other in others if other.n_users]
-        # The most that the system can get back.
+        # The most that the system and its GPUs can get back: with more layers on a GPU this model needs less memory
+        # of the machine.
         available += sum(other.ram_bytes for other in unused)
-        if why := lack(needed, at_work, self._max_loaded, available):
+        least = forecast.needed([*given_back, *(take for other in unused for take in other.taken)])
+        if why := lack(least, at_work, self._max_loaded, available):
             raise QueueFullError(
                 f"no room for {entry.name} beside the models at work: {why}; try again in {_RETRY_S} s", _RETRY_S
             )
