@@ -85,10 +85,10 @@ class Ending:
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (Hanging, "no GPU answered within 3 s, so that a driver seems to hang: the CPU computes; "),
+        (Hanging, "the CPU computes: no GPU answered within 3 s, so that a driver seems to hang; "),
         (
             Ending,
-            "GPUs cannot be asked, as that ends llama.cpp's process (ended with exit code 7): the CPU computes; ",
+            "the CPU computes: GPUs cannot be asked, as that ends llama.cpp's process (ended with exit code 7); ",
         ),
     ],
 )

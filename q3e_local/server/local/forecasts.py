@@ -58,5 +58,5 @@ class Forecasts:
             return forecast.ask()
         except forecast.NoAnswerError as error:
             self._leaves_gpus = True
-            logger.warning("%s, until the server is started again", error)
+            logger.warning("the CPU computes until the server is started again: %s", error)
             return ()
