@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from q3e_local import machine
@@ -36,7 +36,7 @@ class Models:
     def __init__(
         self,
         make_worker: Callable[[Located], WorkerEngine],
-        forecast: Callable[[Located], Forecast],
+        forecast: Callable[[Located], Awaitable[Forecast]],
         *,
         keep_alive_s: float,
         max_loaded: int,
@@ -256,7 +256,7 @@ class Models:
         """
         while True:
             await self._all_closed()
-            forecast = await asyncio.to_thread(self._forecast, entry.located)
+            forecast = await self._forecast(entry.located)
             if not self._closing:
                 break
         if forecast.leaves_gpus:

@@ -44,7 +44,7 @@ class Gpu:
     def free(self) -> int:
         return 200 - sum(worker.placement.n_bytes for worker in self.workers if not worker.closed)
 
-    def forecast(self, located: Located) -> Forecast:
+    async def forecast(self, located: Located) -> Forecast:
         self.asked.append(located.name)
         return Forecast(*self.models.get(located.name, (0, 1)), self.free, not self.answers, self.off_gpu)
 
