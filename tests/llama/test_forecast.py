@@ -37,6 +37,7 @@ def test_a_build_is_known_by_its_libraries(monkeypatch, tmp_path, names, expecte
     (tmp_path / "lib").mkdir()
     for name in names:
         (tmp_path / "lib" / name).touch()
+    monkeypatch.delenv("LLAMA_CPP_LIB_PATH", raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: Spec)
     assert forecast.may_offload() == expected
 
