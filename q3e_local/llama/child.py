@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from q3e_local.errors import CrashError, EngineError, NotEnoughMemoryError, Q3EError
@@ -31,6 +32,14 @@ _LAST_LINES = 5
 _LINE_BYTES = 400
 
 
+class ChildProcess(SpawnProcess):
+    """A process that does not keep this one from its end, as one would that hangs in a driver and outlives a kill."""
+
+    def join(self, timeout: float | None = None) -> None:
+        """Python joins all its children, for as long as that takes, when it ends."""
+        super().join(_ENDING_S if timeout is None else timeout)
+
+
 class Child:
     """A child process and an object in it, whose methods are called from here, one at a time.
 
@@ -42,7 +51,7 @@ class Child:
         self._pipe, pipe = SPAWN.Pipe()
         self._stderr, stderr = SPAWN.Pipe(duplex=False)
         level = logging.getLogger("q3e_local").getEffectiveLevel()
-        self._process = SPAWN.Process(target=_run, args=(pipe, stderr, make, arguments, level), daemon=True)
+        self._process = ChildProcess(target=_run, args=(pipe, stderr, make, arguments, level), daemon=True)
         try:
             start_unsignalled(self._process)
         except OSError as error:

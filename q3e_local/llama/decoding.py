@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from q3e_local.embedding.batching import pack
 from q3e_local.errors import BadVectorError, GpuMemoryError
-from q3e_local.llama.contexts import explaining, refusals
+from q3e_local.llama.contexts import Contexts, explaining, refusals
 from q3e_local.llama.loading import LoadedModel
 from q3e_local.llama.long_texts import LoadedAnewError, LongTexts
 from q3e_local.llama.owner import Owner
@@ -51,10 +51,11 @@ class Decoding:
         self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None, on_piece: Callable[[int], None]
     ) -> NDArray[np.float32]:
         """Vectors (n, n_embd) of what is one batch or one text, in order. `on_piece`: for a text in pieces."""
-        compute = partial(self._at_once, on_piece=on_piece)
         while True:
+            n_batch = self.n_batch
+            compute = partial(self._at_once, n_batch=n_batch, on_piece=on_piece)
             try:
-                if len(sequences) > 1 and self.n_batch < self._n_batch_told:
+                if len(sequences) > 1 and n_batch < self._n_batch_told:
                     return self._apart(sequences, n_prefix or [0] * len(sequences), compute)
                 return compute(sequences, n_prefix)
             except LoadedAnewError:  # with smaller batches
@@ -66,15 +67,19 @@ class Decoding:
             self._owner.do(self._loaded.use, settings)
 
     def _at_once(
-        self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None, on_piece: Callable[[int], None]
+        self,
+        sequences: Sequence[Sequence[int]],
+        n_prefix: Sequence[int] | None,
+        n_batch: int,
+        on_piece: Callable[[int], None],
     ) -> NDArray[np.float32]:
-        """The vectors of a batch, or of one text that is longer."""
-        if len(sequences) == 1 and len(sequences[0]) > self.n_batch:
+        """The vectors of a batch of `n_batch` tokens at most, or of one text that is longer."""
+        if len(sequences) == 1 and len(sequences[0]) > n_batch:
             return self._long.decode(sequences[0], on_piece)
         try:
-            return self._owner.batch(self._batch, sequences, n_prefix)
+            return self._owner.batch(self._batch, sequences, n_prefix, n_batch)
         except GpuMemoryError:  # between two layers of a long text, where the model cannot be loaded anew
-            return self._owner.do(self._batch, sequences, n_prefix)
+            return self._owner.do(self._batch, sequences, n_prefix, n_batch)
 
     def _apart(
         self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int], compute: Compute
@@ -90,27 +95,30 @@ class Decoding:
 
     # On the owner's thread from here on.
 
-    def _batch(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None) -> NDArray[np.float32]:
-        """Raises LoadedAnewError where batches are smaller than they were, and this one may not fit."""
-        n_batch = self.n_batch
+    def _batch(
+        self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None, n_batch: int
+    ) -> NDArray[np.float32]:
+        """Raises LoadedAnewError where batches are smaller than `n_batch` by now, and this one may not fit."""
         while True:
+            self._owner.go_on()
             try:
-                return self._batch_once(sequences, n_prefix)
+                contexts = self._loaded.ready()
+                if self.n_batch < n_batch:
+                    raise LoadedAnewError
+                return self._batch_once(contexts, sequences, n_prefix)
             except GpuMemoryError as error:
                 if self._owner.is_letting_in:
                     raise
                 self._loaded.fewer_layers(error)
-            if self.n_batch < n_batch:
-                raise LoadedAnewError
 
-    def _batch_once(self, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None) -> NDArray[np.float32]:
-        self._owner.go_on()
+    def _batch_once(
+        self, contexts: Contexts, sequences: Sequence[Sequence[int]], n_prefix: Sequence[int] | None
+    ) -> NDArray[np.float32]:
         loaded = self._loaded
         n_tokens = sum(map(len, sequences))
         if not loaded.tap and n_tokens > self.n_batch:
             # From shared prefixes llama.cpp's pooling would not gain.
-            return self._apart(sequences, [0] * len(sequences), self._batch)
-        contexts = loaded.ready()
+            return self._apart(sequences, [0] * len(sequences), partial(self._batch, n_batch=self.n_batch))
         # subtle: Ctrl-C gives up the lock of a long text, while its piece is computed to the end.
         contexts.passed(long_at_work=self._long.turn.is_taken or self._owner.is_letting_in)
         compute = partial(contexts.batch.decode, sequences, n_prefix, self._owner.go_on)

@@ -58,7 +58,7 @@ def ask() -> list[Device]:
             why = f"GPUs cannot be asked, as that ends llama.cpp's process ({crash.cause})"
         else:
             return found
-    raise NoAnswerError(f"{why}: the CPU computes; --device none does not ask, q3e-local doctor says more")
+    raise NoAnswerError(f"{why}; --device none does not ask, q3e-local doctor says more")
 
 
 def devices() -> list[Device]:
@@ -66,7 +66,7 @@ def devices() -> list[Device]:
     try:
         return ask() if may_offload() else []
     except NoAnswerError as error:
-        logger.warning("%s", error)
+        logger.warning("the CPU computes: %s", error)
         return []
 
 

@@ -139,6 +139,25 @@ def test_a_child_that_does_not_answer_in_time_is_ended(adder, tmp_path):
 
 
 @posix
+def test_a_child_that_outlives_a_kill_does_not_keep_its_parent_from_its_end():
+    """It waited for ever after all its work, once a driver hung: Python joins every child when it ends."""
+    script = """
+import time
+from q3e_local.llama import child
+child._ENDING_S = 0.3
+left = child.Child(time.sleep, 600)
+left._process.kill = lambda: None  # no test can have a real process that outlives a kill
+try:
+    left.ask("any", timeout_s=3)
+except TimeoutError:
+    left.close()
+    print(left.is_alive)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+
+
+@posix
 def test_an_interrupted_call_ends_the_child(adder, tmp_path):
     """Otherwise the next call would get the answer to the interrupted call."""
     began = tmp_path / "began"

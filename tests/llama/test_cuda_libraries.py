@@ -47,7 +47,8 @@ def packages(tmp_path: Path) -> Path:
 
 def run(packages: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     code = f"import sys; sys.path.insert(0, {str(packages)!r}){SCRIPT}"
-    environment = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"} | variables
+    paths = ("LD_LIBRARY_PATH", "LLAMA_CPP_LIB_PATH")
+    environment = {name: value for name, value in os.environ.items() if name not in paths} | variables
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
 
 

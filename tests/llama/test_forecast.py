@@ -37,6 +37,7 @@ def test_a_build_is_known_by_its_libraries(monkeypatch, tmp_path, names, expecte
     (tmp_path / "lib").mkdir()
     for name in names:
         (tmp_path / "lib" / name).touch()
+    monkeypatch.delenv("LLAMA_CPP_LIB_PATH", raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: Spec)
     assert forecast.may_offload() == expected
 
@@ -85,10 +86,10 @@ class Ending:
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (Hanging, "no GPU answered within 3 s, so that a driver seems to hang: the CPU computes; "),
+        (Hanging, "the CPU computes: no GPU answered within 3 s, so that a driver seems to hang; "),
         (
             Ending,
-            "GPUs cannot be asked, as that ends llama.cpp's process (ended with exit code 7): the CPU computes; ",
+            "the CPU computes: GPUs cannot be asked, as that ends llama.cpp's process (ended with exit code 7); ",
         ),
     ],
 )

@@ -441,6 +441,42 @@ def test_a_model_that_is_loaded_anew_gets_smaller_batches_before_coarser_ones(
         assert engine.n_keepable >= engine.n_ctx_max  # none by q8_0
 
 
+def test_a_batch_that_waits_while_batches_get_smaller_is_computed_in_several(
+    tiny_gguf, eos_id, truth, monkeypatch, refuse
+):
+    """It was an error, as too large for a batch: one beside a long text that a GPU had no memory for."""
+    pretend(monkeypatch, device())
+    texts = [[*(place + n for n in range(99)), eos_id] for place in range(10)]
+    with LlamaEngine(tiny_gguf("f32"), EngineConfig(n_threads=1)) as engine, ThreadPoolExecutor(1) as other:
+        refuse(lambda on_gpu, **options: options["n_batch"] > 256)
+        waiting: list[Any] = []
+
+        def loaded_anew() -> None:
+            waiting.append(other.submit(engine.decode, texts))
+            until(lambda: engine._owner.n_waiting > 0)
+            engine._loaded.fewer_layers(GpuMemoryError("made up"))
+
+        engine._owner.do(loaded_anew)
+        hold(waiting[0].result(20), truth(texts), 0.9995)
+        assert (engine.placement.n_on_gpu, engine.n_batch) == (1, 256)
+
+
+def test_a_batch_after_which_a_lost_model_has_smaller_batches_is_computed_in_several(
+    tiny_gguf, eos_id, truth, monkeypatch, refuse
+):
+    """It was an error, as too large for a batch."""
+    pretend(monkeypatch, device())
+    texts = [[*(place + n for n in range(99)), eos_id] for place in range(10)]
+    with LlamaEngine(tiny_gguf("f32"), EngineConfig(n_threads=1)) as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr(machine, "available_memory", lambda: 10_000)
+            with pytest.raises(NotEnoughMemoryError):
+                engine._owner.do(engine._loaded.fewer_layers, GpuMemoryError("made up"))
+        refuse(lambda on_gpu, **options: options["n_batch"] > 256)
+        hold(engine.decode(texts), truth(texts), 0.9995)
+        assert engine.n_batch == 256
+
+
 def test_when_nothing_helps_the_error_has_the_figures_of_the_machine(f32, sequences, expected, monkeypatch, refuse):
     pretend(monkeypatch, device())
     refuse(lambda on_gpu, **options: on_gpu and options["n_ctx"] > 256)

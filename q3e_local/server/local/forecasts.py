@@ -5,8 +5,11 @@ Knows files, options and what GPUs have free; nothing of the models that are in 
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from q3e_local.embedding.engine import EngineConfig
@@ -46,6 +49,25 @@ class Forecasts:
     def __init__(self, config: EngineConfig) -> None:
         self._config = config
         self._leaves_gpus = False
+        self._closed = False
+
+    async def soon(self, located: Located) -> ModelForecast:
+        """`of`, on a thread for which the end of the program does not wait: a driver may hang for long."""
+        answer: Future[ModelForecast] = Future()
+        answer.set_running_or_notify_cancel()  # nobody takes the question back
+
+        def ask() -> None:
+            try:
+                answer.set_result(self.of(located))
+            except BaseException as error:
+                answer.set_exception(error)
+
+        threading.Thread(target=ask, name="q3e-forecast", daemon=True).start()
+        return await asyncio.wrap_future(answer)
+
+    def close(self) -> None:
+        """Say nothing more: with the program ends the process that asks, and that is no fault of a driver."""
+        self._closed = True
 
     def of(self, located: Located) -> ModelForecast:
         """Raises ModelError for a file that cannot run."""
@@ -58,5 +80,6 @@ class Forecasts:
             return forecast.ask()
         except forecast.NoAnswerError as error:
             self._leaves_gpus = True
-            logger.warning("%s, until the server is started again", error)
+            if not self._closed:
+                logger.warning("the CPU computes until the server is started again: %s", error)
             return ()

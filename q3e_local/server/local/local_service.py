@@ -76,9 +76,10 @@ class LocalService:
         self._pipeline = Pipeline(open_cache(settings.cache) if engine_config.may_cache else None)
         # Not the threads that all requests share: a hub that is silent holds each pull's thread for long.
         self._pulling = ThreadPoolExecutor(_PULLS_MAX, thread_name_prefix="q3e-pull")
+        self._forecasts = Forecasts(engine_config)
         self._models = Models(
             make_worker or worker,
-            Forecasts(engine_config).of,
+            self._forecasts.soon,
             keep_alive_s=settings.keep_alive_s,
             max_loaded=settings.max_loaded,
             n_waiting_max=settings.max_queue,
@@ -238,6 +239,7 @@ class LocalService:
         }
 
     async def close(self, timeout_s: float = _CLOSE_S) -> None:
+        self._forecasts.close()
         await self._models.close(timeout_s)
         await self._pipeline.close()
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from q3e_local import machine
@@ -36,7 +36,7 @@ class Models:
     def __init__(
         self,
         make_worker: Callable[[Located], WorkerEngine],
-        forecast: Callable[[Located], Forecast],
+        forecast: Callable[[Located], Awaitable[Forecast]],
         *,
         keep_alive_s: float,
         max_loaded: int,
@@ -256,7 +256,7 @@ class Models:
         """
         while True:
             await self._all_closed()
-            forecast = await asyncio.to_thread(self._forecast, entry.located)
+            forecast = await self._forecast(entry.located)
             if not self._closing:
                 break
         if forecast.leaves_gpus:
@@ -282,9 +282,11 @@ class Models:
             # Where others are at work, a part of the layers goes to the CPU.
             return in_the_way(forecast, given_back, unused, lambda other: other.taken) if needed.is_short else []
         at_work = [other.ram_bytes for other in others if other.n_users]
-        # The most that the system can get back.
+        # The most that the system and its GPUs can get back: with more layers on a GPU this model needs less memory
+        # of the machine.
         available += sum(other.ram_bytes for other in unused)
-        if why := lack(needed, at_work, self._max_loaded, available):
+        least = forecast.needed([*given_back, *(take for other in unused for take in other.taken)])
+        if why := lack(least, at_work, self._max_loaded, available):
             raise QueueFullError(
                 f"no room for {entry.name} beside the models at work: {why}; try again in {_RETRY_S} s", _RETRY_S
             )

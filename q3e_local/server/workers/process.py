@@ -22,7 +22,7 @@ from typing import Any
 from q3e_local import machine
 from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import EngineError, Q3EError
-from q3e_local.llama.child import SPAWN, LastWords, exit_code, start_unsignalled
+from q3e_local.llama.child import SPAWN, ChildProcess, LastWords, exit_code, start_unsignalled
 from q3e_local.server.errors import WorkerDiedError
 from q3e_local.server.workers.child import BEGUN, Facts, Moved, OpenEngine, Piece, run
 from q3e_local.server.workers.liveness import Bounds, Liveness, Task, TaskInProgress
@@ -69,7 +69,7 @@ class WorkerProcess:
         self._stderr, stderr = SPAWN.Pipe(duplex=False)
         # Of all lines the lowest that anybody here may want: loggers here have the last word.
         level = min(logging.getLogger(name).getEffectiveLevel() for name in ("q3e_local", "q3e_local.settings"))
-        self._process = SPAWN.Process(
+        self._process = ChildProcess(
             target=run,
             args=(work, long, words, log, stderr, path, config, open_engine, level),
             name=f"q3e {path.name}",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -241,7 +244,7 @@ def test_a_server_that_gets_no_answer_from_gpus_leaves_them_alone_from_then_on(t
     def ask() -> list[object]:
         nonlocal n_asked
         n_asked += 1
-        raise forecast.NoAnswerError("a driver hangs: the CPU computes")
+        raise forecast.NoAnswerError("a driver hangs")
 
     forecasts = Forecasts(EngineConfig())
     monkeypatch.setattr(forecast, "may_offload", lambda: True)
@@ -252,8 +255,36 @@ def test_a_server_that_gets_no_answer_from_gpus_leaves_them_alone_from_then_on(t
         found = forecasts.of(located)
         assert (found.leaves_gpus, found.needed(()).n_on_gpu, n_asked) == (True, 0, 1)
     assert [record.getMessage() for record in caplog.records] == [
-        "a driver hangs: the CPU computes, until the server is started again"
+        "the CPU computes until the server is started again: a driver hangs"
     ]
+
+
+def test_a_server_ends_while_gpus_do_not_answer(tiny_gguf, monkeypatch, caplog):
+    """It had stopped, and its process was there until the answer was given up: for a minute."""
+    located, answered = locate(tiny_gguf("f32")), threading.Event()
+
+    def ask() -> list[object]:
+        answered.wait(20)
+        raise forecast.NoAnswerError("its process was ended")
+
+    monkeypatch.setattr(forecast, "may_offload", lambda: True)
+    monkeypatch.setattr(forecast, "ask", ask)
+    forecasts = Forecasts(EngineConfig())
+
+    async def serve() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await forecasts.soon(located)
+        forecasts.close()
+
+    began = time.monotonic()
+    asyncio.run(serve())
+    assert time.monotonic() - began < 10
+    (asking,) = (thread for thread in threading.enumerate() if thread.name == "q3e-forecast")
+    assert asking.daemon  # which Python does not wait for
+    answered.set()
+    asking.join(20)
+    assert caplog.records == []  # it is no fault of a driver
 
 
 def test_what_is_given_back_to_a_gpu_is_reckoned_without_asking_it(tiny_gguf, monkeypatch):

@@ -30,11 +30,13 @@ A, B, C = (Located(name, Path(f"{name}.gguf"), Prompts()) for name in ("a", "b",
 class Gpu:
     """A GPU of 200 bytes. `models` are those that it may have: how many layers, and the bytes that each layer takes.
 
-    `asked` are the models for which it was asked what is free.
+    `off_gpu` are the bytes of the machine's memory that each other layer takes. `asked` are the models for which it
+    was asked what is free.
     """
 
     def __init__(self, models: dict[str, tuple[int, int]]) -> None:
         self.models, self.answers = models, True
+        self.off_gpu = 0
         self.workers: list[FakeWorker] = []
         self.asked: list[str] = []
 
@@ -42,9 +44,9 @@ class Gpu:
     def free(self) -> int:
         return 200 - sum(worker.placement.n_bytes for worker in self.workers if not worker.closed)
 
-    def forecast(self, located: Located) -> Forecast:
+    async def forecast(self, located: Located) -> Forecast:
         self.asked.append(located.name)
-        return Forecast(*self.models.get(located.name, (0, 1)), self.free, not self.answers)
+        return Forecast(*self.models.get(located.name, (0, 1)), self.free, not self.answers, self.off_gpu)
 
     def load(self, worker: FakeWorker) -> None:
         n_layers, each = self.models.get(worker.path.stem, (0, 1))
@@ -60,11 +62,12 @@ class Forecast:
     each: int
     free: int
     leaves_gpus: bool
+    off_gpu: int
 
     def needed(self, given_back: Iterable[Take]) -> Needed:
         free = self.free + sum(share for _, share in given_back)
         n = min(self.n_layers, free // self.each)
-        return Needed(100, n, n < self.n_layers)
+        return Needed(100 + self.off_gpu * (self.n_layers - n), n, n < self.n_layers)
 
 
 class Worker(FakeWorker):
@@ -383,6 +386,17 @@ async def test_a_model_that_left_the_gpu_counts_with_the_memory_that_it_takes_no
         assert set(site.names()) == {"a", "b"}
         await site.use(C)  # beside b alone
         assert set(site.names()) == {"b", "c"}
+
+
+async def test_a_model_that_leaves_the_gpu_saves_the_next_one_memory_of_the_machine() -> None:
+    """The next one was refused as if its layers would be in the machine's memory then, too."""
+    async with Site(available=210, gpu={"a": (15, 10), "c": (15, 10)}) as site:
+        site.gpu.off_gpu = 20
+        await site.use(A)
+        async with site.models.use(B):
+            await site.use(C)  # 5 of its layers would fit beside a, and the others take 200 bytes
+            assert set(site.names()) == {"b", "c"}
+            assert site.made[2].placement.all_on_gpu
 
 
 async def test_what_models_at_work_keep_costs_no_other_model_its_memory() -> None:
