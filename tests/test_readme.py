@@ -200,11 +200,14 @@ def test_make_demo_runs_a_command_that_the_readme_shows():
 
 @pytest.mark.parametrize("readme", READMES)
 def test_the_first_screen_installs_indexes_asks_and_serves(readme):
+    """What installs comes first, and of that the line that works without a release: from the folder of the source."""
     text = (ROOT / readme).read_text(encoding="utf-8")
     first = text.partition("\n## ")[0]
     places = [
         first.index(part)
         for part in (
+            "python3 -m venv .venv",
+            '\npip install ".[all]"',
             'pip install "q3e-local[all]"',
             "$ q3e-local index ",
             "$ q3e-local search ",
