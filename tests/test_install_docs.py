@@ -60,6 +60,20 @@ def test_the_chinese_page_gives_the_same_commands():
     assert alone == {'CMAKE_ARGS="-DLLAVA_BUILD=OFF -DGGML_VULKAN=on" \\'}
 
 
+@pytest.mark.parametrize("page", [PAGE, CHINESE])
+def test_each_block_for_windows_can_be_pasted_as_a_whole(page):
+    """What a block puts on the PATH is used in another window; a variable is set in the block that uses it."""
+    section = page.partition("\n### Windows\n")[2].partition("\n### ")[0]
+    blocks = re.findall(r"```powershell\n(.*?)```", section, flags=re.DOTALL)
+    by_winget, with_nvidia, with_others = blocks[:3]
+    assert re.search(r"^uv ", by_winget, re.MULTILINE) is None
+    for block, kind, extras in ((with_nvidia, "cu124", "'.[all,cuda]'"), (with_others, "vulkan", "'.[all]'")):
+        first, *others = block.splitlines()
+        assert first == f'$INDEX = "…/whl/{kind}"'
+        assert others[0].endswith(extras)
+        assert not [line for line in others if line.startswith("q3e-local")]
+
+
 def test_both_pages_have_the_same_kinds_and_builds():
     rows = [
         re.findall(r"^\| (`[a-z][a-z0-9-]+`(?:、|, )?(?:`cu\d+`)?|`-DGGML_\w+=on`) \|", page, re.MULTILINE)
