@@ -26,8 +26,12 @@ def vector(*options: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "options", [("--gpu-layers", "auto"), ("--gpu-layers", "0"), ("--device", "none"), ("--kv-type", "f16")]
-)
+    "options",
+    [
+        ("--gpu-layers", "auto"), ("--gpu-layers", "0"), ("--kv-type", "f16"),
+        *(("--device", spelled) for spelled in ("none", "None", "cpu", "CPU", " cpu ")),
+    ],
+)  # fmt: skip
 def test_what_asks_for_nothing_else_changes_nothing(options):
     np.testing.assert_array_equal(vector(*options), vector())
 
@@ -63,6 +67,7 @@ def test_vectors_of_q8_0_neither_come_from_the_cache_nor_go_there():
         (("--gpu-layers", "-1"), "'-1' is neither a number from 0 on nor auto"),
         (("--device", "A,,B"), "--device must be names with commas between them, or none, got 'A,,B'"),
         (("--device", "none", "--gpu-layers", "2"), "--gpu-layers must be 0 where device is none, got 2"),
+        (("--device", "CPU", "--gpu-layers", "2"), "--gpu-layers must be 0 where device is CPU, got 2"),
         (("--kv-type", "q4_0"), "'q4_0' is not one of 'f16', 'q8_0'"),
     ],
 )
