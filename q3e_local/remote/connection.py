@@ -128,6 +128,7 @@ class Server:
         key = os.environ.get("Q3E_API_KEY", "").partition(",")[0].strip()
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         headers |= {"Authorization": f"Bearer {key}"} if key else {}
+        self._has_key = bool(key)
         try:
             self._client = httpx2.Client(
                 base_url=str(self._address),
@@ -223,7 +224,10 @@ class Server:
         if isinstance(error, dict):
             error = error.get("message")
         if status == 401:
-            error = "the server wants a key; set Q3E_API_KEY to it"
+            wanted = (
+                "does not accept the key in Q3E_API_KEY" if self._has_key else "wants a key; set Q3E_API_KEY to it"
+            )
+            error = f"the server {wanted}"
         message = f"{self.name}: {error or f'answered with status {status}'}"
         raise ServerRefusedError(message, status, fields if isinstance(fields, dict) else {}, retry_after_s)
 

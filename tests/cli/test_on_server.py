@@ -116,6 +116,11 @@ def test_nobody_answers(command):
 def test_a_key_comes_from_the_environment(monkeypatch, tmp_path):
     with running_server(api_keys=["k"], models=["demo"]) as running:
         assert "wants a key; set Q3E_API_KEY to it" in on(running.url, "--text", "a").stderr
+        # It read as if there were none.
+        monkeypatch.setenv("Q3E_API_KEY", "wrong")
+        refused = f"Error: {running.url}: the server does not accept the key in Q3E_API_KEY\n"
+        assert on(running.url, "--text", "a").stderr == refused
+        assert run("ps", "--server", running.url).stderr == refused
         monkeypatch.setenv("Q3E_API_KEY", "k")
         assert on(running.url, "--text", "a").exit_code == 0
         assert run("ps", "--server", running.url).exit_code == 0
