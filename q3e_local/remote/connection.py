@@ -218,7 +218,7 @@ class Server:
             fields = None
         if status == 200 and isinstance(fields, dict):
             return fields
-        if status == 200 or (status in (404, 405) and not isinstance(fields, dict)):
+        if status == 200 or (status in (404, 405, 501) and not isinstance(fields, dict)):
             raise ServerUnreachableError(f"the server at {self.name} is no q3e-local: it does not know {path}")
         error = fields.get("error") if isinstance(fields, dict) else None
         if isinstance(error, dict):

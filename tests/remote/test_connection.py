@@ -58,6 +58,8 @@ def connect():
         (b"no HTTP at all\r\n\r\n", "what answers at {} is no HTTP server"),
         (None, "the server at {} does not answer in time"),
         (b"HTTP/1.1 404 x\r\nContent-Length: 2\r\n\r\nno", "the server at {} is no q3e-local: it does not know /a"),
+        # Python's own http.server, asked with POST; the status was all that was said.
+        (b"HTTP/1.0 501 x\r\nContent-Length: 2\r\n\r\nno", "the server at {} is no q3e-local: it does not know /a"),
     ],
 )
 def test_what_answers_and_is_of_no_use(answer, said, answering, connect):
