@@ -140,6 +140,7 @@ class Server:
         except httpx2.InvalidURL:
             raise OptionError(self._no_such_host()) from None
         self._is_kept = False  # a connection from an earlier request
+        self._has_answered = False
         self._socket: socket.socket | None = None  # of the latest connection
         self._lock = threading.Lock()
 
@@ -184,7 +185,7 @@ class Server:
             if was_kept and not isinstance(error, httpx2.TimeoutException):
                 return self._once(method, path, data, cancellation)
             raise ServerUnreachableError(self._why(error)) from None
-        self._is_kept = True
+        self._is_kept = self._has_answered = True
         return answer
 
     def _hang_up(self) -> None:
@@ -197,6 +198,8 @@ class Server:
     def _why(self, error: httpx2.RequestError) -> str:
         cause = _first_cause(error)
         if isinstance(cause, ConnectionRefusedError | FileNotFoundError):
+            if self._has_answered:
+                return f"the server at {self.name} stopped while it was in use; {self._how_to_start}"
             return f"no server answers at {self.name}; {self._how_to_start}"
         if isinstance(cause, socket.gaierror):
             return self._no_such_host()

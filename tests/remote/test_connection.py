@@ -81,6 +81,30 @@ def test_a_kept_connection_that_ended_is_followed_by_a_new_one(answering, connec
     assert [server.ask("GET", "/a"), server.ask("GET", "/a")] == [{"a": 1}] * 2
 
 
+def test_a_server_that_is_gone_in_the_middle_is_told_from_one_that_never_ran(connect):
+    """It read as if none had been started."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        server = connect(str(port))
+
+        def answer_once() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(ANSWER)
+
+        thread = threading.Thread(target=answer_once)
+        thread.start()
+        assert server.ask("GET", "/a") == {"a": 1}
+        thread.join()
+    with pytest.raises(ServerUnreachableError) as raised:
+        server.ask("GET", "/a")
+    assert str(raised.value) == (
+        f"the server at http://127.0.0.1:{port} stopped while it was in use; "
+        f"start one with: q3e-local serve --port {port}"
+    )
+
+
 def test_a_host_that_does_not_exist(connect):
     with pytest.raises(ServerUnreachableError, match=r"there is no host 'nobody\.invalid'; is the server's address"):
         connect("nobody.invalid").ask("GET", "/a")
