@@ -143,7 +143,7 @@ def test_explain_says_how_it_was_searched(url: str, notes: Path) -> None:
     ("options", "code", "said"),
     [
         (["--no-cache"], 2, "--cache and --no-cache are for a model in this process"),
-        (["--threads", "2"], 2, "--threads, --explain and their like are for a model in this process"),
+        (["--threads", "2"], 2, "--threads is for a model in this process; the server has its own"),
         (["-m", "nobody"], 2, "there is no model 'nobody'"),
         (["--server", "127.0.0.1:9"], 1, "no server answers at http://127.0.0.1:9; start one with: q3e-local serve"),
     ],
