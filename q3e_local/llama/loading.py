@@ -83,11 +83,15 @@ def load(
         logger.warning("%s: %s", info.path.stem, placement.explained)
     loaded = LoadedModel(info, config, placement, kernels, between, no_tokenizing)
     lines = [kernels.explained, *(f"for more speed, {hint}" for hint in kernels.faster)]
-    if binding.can_offload():
+    is_asked_for = config.n_gpu_layers is not None or config.devices is not None or config.kv_type != "f16"
+    if binding.can_offload() or is_asked_for:
         lines.append(loaded.placement.explained)
         # As they were asked before the model came.
         lines.extend(f"{device}, and the model takes {size(share)} of it" for device, share in loaded.placement.takes)
-    for line in [*lines, *map(loaded.settings.explained, TUNABLE)]:
+    lines.extend(map(loaded.settings.explained, TUNABLE))
+    if config.kv_type != "f16":
+        lines.append(f"kv_type {config.kv_type} (given)")
+    for line in lines:
         explaining.info("%s: %s", info.path.stem, line)
     return loaded
 

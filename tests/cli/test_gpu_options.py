@@ -77,6 +77,24 @@ def test_what_cannot_be_is_refused_with_the_option_as_it_was_typed(options, said
     assert said in " ".join(result.stderr.split())
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), []),
+        (("--device", "cpu"), ["all 1 layers on the CPU (as asked)"]),
+        (("--gpu-layers", "0"), ["all 1 layers on the CPU (as asked)"]),
+        (
+            ("--kv-type", "q8_0"),
+            ["all 1 layers on the CPU (this llama.cpp was built without a GPU)", "kv_type q8_0 (given)"],
+        ),
+    ],
+)
+def test_who_asks_for_a_place_is_told_of_it(options, said):
+    """--explain said nothing of it on a CPU, nor of --kv-type anywhere."""
+    lines = run(*ONE, "--explain", *options).stderr.splitlines()
+    assert [line.removeprefix("demo: ") for line in lines if "layers" in line or "kv_type" in line] == said
+
+
 def test_a_server_that_was_started_for_a_gpu_in_vain_is_refused_before_it_listens(monkeypatch):
     """It opened its port, and then said that a driver may be missing; without a model, only its clients were told."""
     monkeypatch.setattr("q3e_local.server.run.serve", lambda *_: pytest.fail("it was started"))
