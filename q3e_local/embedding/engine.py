@@ -16,6 +16,7 @@ from q3e_local.errors import OptionError
 from q3e_local.gguf.model_kind import ModelKind
 
 NO_DEVICE = "none"
+_NO_DEVICE = {NO_DEVICE, "cpu"}  # as people say it, in any case
 KvType = Literal["f16", "q8_0"]
 
 
@@ -25,7 +26,7 @@ class EngineConfig:
 
     n_threads: int | None = None
     n_gpu_layers: int | None = None  # the last so many layers; None: as many as fit into the memory of a GPU
-    device: str | None = None  # llama.cpp's names of GPUs, with commas between them, or `none`; None: chosen
+    device: str | None = None  # llama.cpp's names of GPUs, with commas between them, or `none` or `cpu`; None: chosen
     n_ctx_max: int | None = None  # tokens of the longest text; None: what the file says
     n_batch: int | None = None  # tokens computed at once; a large batch computes attention between texts in vain
     kv_type: KvType = "f16"  # of keys and values: q8_0 takes about half the memory, and changes vectors a little
@@ -53,9 +54,9 @@ class EngineConfig:
             raise OptionError(
                 f"device must be names with commas between them, or {NO_DEVICE}, got {self.device!r}", "device"
             )
-        if self.device == NO_DEVICE and self.n_gpu_layers:
+        if self.devices == () and self.n_gpu_layers:
             raise OptionError(
-                f"n_gpu_layers must be 0 where device is {NO_DEVICE}, got {self.n_gpu_layers}", "n_gpu_layers"
+                f"n_gpu_layers must be 0 where device is {self.device}, got {self.n_gpu_layers}", "n_gpu_layers"
             )
 
     @property
@@ -66,9 +67,15 @@ class EngineConfig:
     @property
     def devices(self) -> tuple[str, ...] | None:
         """The names of `device`; empty: none, and the CPU computes; None: chosen."""
-        if self.device is None:
-            return None
-        return () if self.device == NO_DEVICE else tuple(name.strip() for name in self.device.split(","))
+        return named_devices(self.device)
+
+
+def named_devices(device: str | None) -> tuple[str, ...] | None:
+    """The names in an option `device`; empty for `none` and `cpu`; None: chosen."""
+    if device is None:
+        return None
+    names = tuple(name.strip() for name in device.split(","))
+    return () if len(names) == 1 and names[0].lower() in _NO_DEVICE else names
 
 
 class Engine(Protocol):

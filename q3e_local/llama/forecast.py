@@ -19,7 +19,7 @@ from q3e_local.llama.settings import kept
 from q3e_local.llama.settings.defaults import N_BATCH_ON_GPU
 from q3e_local.llama.settings.memory import as_asked
 from q3e_local.llama.settings.placement import Device, Placement
-from q3e_local.llama.settings.planning import chosen, plan, unless_beaten
+from q3e_local.llama.settings.planning import check_without_gpus, chosen, plan, unless_beaten
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,19 @@ def may_offload() -> bool:
 def may_use(config: EngineConfig) -> bool:
     """Whether an engine with these options may compute on a GPU."""
     return config.n_gpu_layers != 0 and config.devices != () and may_offload()
+
+
+def check(config: EngineConfig) -> None:
+    """Raise OptionError for a device that is not here, or layers where llama.cpp was built without a GPU.
+
+    Asks for GPUs only where options name them: a driver may be slow to start. Raises what `ask` raises.
+    """
+    if config.n_gpu_layers == 0 or config.devices == ():
+        return
+    if not may_offload():
+        check_without_gpus(config)
+    elif config.devices is not None:
+        chosen(ask(), config.devices)
 
 
 def ask() -> list[Device]:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from q3e_local import machine
-from q3e_local.embedding.engine import NO_DEVICE, EngineConfig
+from q3e_local.embedding.engine import EngineConfig
 from q3e_local.errors import EngineError, GpuMemoryError, ModelFileError, NotEnoughMemoryError, OptionError
 from q3e_local.gguf.model_file import ModelInfo
 from q3e_local.llama import binding, devices
@@ -26,6 +26,7 @@ from q3e_local.llama.settings.defaults import N_BATCH_ON_GPU, TUNABLE, Reason, S
 from q3e_local.llama.settings.memory import ContextPlan, as_asked
 from q3e_local.llama.settings.placement import Placement
 from q3e_local.llama.settings.planning import (
+    check_without_gpus,
     chosen,
     fewer,
     freed,
@@ -50,14 +51,7 @@ def placed(info: ModelInfo, config: EngineConfig, kernels: Kernels) -> Placement
     if config.n_gpu_layers == 0 or config.devices == ():
         return Placement(info.n_layer, why="as asked")
     if not binding.can_offload():
-        for option in ("n_gpu_layers", "device"):
-            if (value := getattr(config, option)) is not None:
-                none = NO_DEVICE if option == "device" else 0
-                raise OptionError(
-                    f"{option} must be {none}, got {value}: this llama.cpp was built without a GPU; "
-                    "docs/install.md says how to have one that was built for it",
-                    option,
-                )
+        check_without_gpus(config)
         return Placement(info.n_layer, why="this llama.cpp was built without a GPU")
     some = chosen(devices.devices(), config.devices)
     if not some and config.n_gpu_layers is not None:
@@ -89,11 +83,15 @@ def load(
         logger.warning("%s: %s", info.path.stem, placement.explained)
     loaded = LoadedModel(info, config, placement, kernels, between, no_tokenizing)
     lines = [kernels.explained, *(f"for more speed, {hint}" for hint in kernels.faster)]
-    if binding.can_offload():
+    is_asked_for = config.n_gpu_layers is not None or config.devices is not None or config.kv_type != "f16"
+    if binding.can_offload() or is_asked_for:
         lines.append(loaded.placement.explained)
         # As they were asked before the model came.
         lines.extend(f"{device}, and the model takes {size(share)} of it" for device, share in loaded.placement.takes)
-    for line in [*lines, *map(loaded.settings.explained, TUNABLE)]:
+    lines.extend(map(loaded.settings.explained, TUNABLE))
+    if config.kv_type != "f16":
+        lines.append(f"kv_type {config.kv_type} (given)")
+    for line in lines:
         explaining.info("%s: %s", info.path.stem, line)
     return loaded
 

@@ -128,6 +128,7 @@ class Server:
         key = os.environ.get("Q3E_API_KEY", "").partition(",")[0].strip()
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         headers |= {"Authorization": f"Bearer {key}"} if key else {}
+        self._has_key = bool(key)
         try:
             self._client = httpx2.Client(
                 base_url=str(self._address),
@@ -139,6 +140,7 @@ class Server:
         except httpx2.InvalidURL:
             raise OptionError(self._no_such_host()) from None
         self._is_kept = False  # a connection from an earlier request
+        self._has_answered = False
         self._socket: socket.socket | None = None  # of the latest connection
         self._lock = threading.Lock()
 
@@ -183,7 +185,7 @@ class Server:
             if was_kept and not isinstance(error, httpx2.TimeoutException):
                 return self._once(method, path, data, cancellation)
             raise ServerUnreachableError(self._why(error)) from None
-        self._is_kept = True
+        self._is_kept = self._has_answered = True
         return answer
 
     def _hang_up(self) -> None:
@@ -196,6 +198,8 @@ class Server:
     def _why(self, error: httpx2.RequestError) -> str:
         cause = _first_cause(error)
         if isinstance(cause, ConnectionRefusedError | FileNotFoundError):
+            if self._has_answered:
+                return f"the server at {self.name} stopped while it was in use; {self._how_to_start}"
             return f"no server answers at {self.name}; {self._how_to_start}"
         if isinstance(cause, socket.gaierror):
             return self._no_such_host()
@@ -217,13 +221,16 @@ class Server:
             fields = None
         if status == 200 and isinstance(fields, dict):
             return fields
-        if status == 200 or (status in (404, 405) and not isinstance(fields, dict)):
+        if status == 200 or (status in (404, 405, 501) and not isinstance(fields, dict)):
             raise ServerUnreachableError(f"the server at {self.name} is no q3e-local: it does not know {path}")
         error = fields.get("error") if isinstance(fields, dict) else None
         if isinstance(error, dict):
             error = error.get("message")
         if status == 401:
-            error = "the server wants a key; set Q3E_API_KEY to it"
+            wanted = (
+                "does not accept the key in Q3E_API_KEY" if self._has_key else "wants a key; set Q3E_API_KEY to it"
+            )
+            error = f"the server {wanted}"
         message = f"{self.name}: {error or f'answered with status {status}'}"
         raise ServerRefusedError(message, status, fields if isinstance(fields, dict) else {}, retry_after_s)
 

@@ -95,6 +95,16 @@ def test_a_file_that_is_one_text_may_be_in_any_encoding(encoding, text, said, fo
         assert f"{name}: read as {said}, not UTF-8; if that is wrong, give --encoding\n" in result.stderr
 
 
+def test_nothing_is_asked_where_a_byte_order_mark_says_the_encoding(folder):
+    """The advice was to give --encoding, which does not go before a byte order mark."""
+    text = "plans for the week"
+    write(folder, {"a.txt": text.encode("utf-16"), "page.html": f"<p>{text}".encode("utf-16")})
+    for arguments in (["a.txt"], ["page.html"], ["--lines", "a.txt"], []):
+        result = embed(*arguments, input=None if arguments else text.encode("utf-16"))
+        assert_embedded(result, text)
+        assert "read as" not in result.stderr
+
+
 def test_the_encoding_of_a_page_can_be_given(folder):
     page = "<meta charset=utf-8><p>请把合同寄给王经理。".encode("gbk")
     write(folder, {"a.html": page, "b.html": page + b"\xff", "c.html": b"\xff\xfe" + "<p>一".encode("utf-16-le")})

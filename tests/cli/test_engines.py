@@ -17,6 +17,7 @@ from q3e_local.server.workers.steady import SteadyEngine
         ({"n_gpu_layers": 3}, SteadyEngine),
         ({"n_gpu_layers": 0}, None),
         ({"device": "none"}, None),
+        ({"device": "CPU"}, None),
     ],
 )
 def test_where_llama_cpp_was_built_for_a_gpu(monkeypatch, options, made):

@@ -167,7 +167,7 @@ def test_when_all_are_gone_what_was_done_is_kept_and_resume_goes_on(three, start
     kept, error = result.stderr.splitlines()
     assert kept.startswith(f"{n_kept:,} texts are in out.jsonl; go on with: q3e-local embed -m demo ")
     assert kept.endswith(" --resume")
-    assert error.startswith(("Error: no server answers at ", "Error: the connection to "))
+    assert error.startswith(("Error: the server at ", "Error: no server answers at ", "Error: the connection to "))
     result = embed("--lines", lines, *on(*three), "-o", "out.jsonl", "--resume")
     assert result.exit_code == 0
     assert f"{len(LINES) - n_kept:,} texts ({n_kept:,} were there already)" in result.stderr
@@ -278,7 +278,7 @@ def test_an_index_goes_on_where_all_servers_went(three, start, many, monkeypatch
     again = f"q3e-local index many -m demo --db many.q3e --chunk-tokens 40 {' '.join(on(*servers))}"
     assert said == f"{n_kept} files are done and kept; go on with the others by: {again}"
     assert 0 < n_kept < 600
-    assert error.startswith(("Error: no server answers at ", "Error: the connection to "))
+    assert error.startswith(("Error: the server at ", "Error: no server answers at ", "Error: the connection to "))
     result = index("many.q3e", *three)
     assert result.stderr.splitlines()[0] == f"files: {600 - n_kept} new, {n_kept} unchanged"
 

@@ -88,7 +88,10 @@ def test_a_text_that_is_too_long_is_named_and_the_others_are_done(url):
     [
         (["-d", "16"], 2, "Error: --dimensions must be between 32 and 64 for demo, got 16"),
         (["-m", "nobody"], 2, "Error: the server: there is no model 'nobody'"),
-        (["--threads", "2"], 2, "Error: --threads, --explain and their like are for a model in this process"),
+        (["--threads", "2"], 2, "Error: --threads is for a model in this process; the server has its own"),
+        (["--device", "none"], 2, "Error: --device is for a model in this process; the server has its own"),
+        (["--gpu-layers", "0"], 2, "Error: --gpu-layers is for a model in this process; the server has its own"),
+        (["--explain"], 2, "Error: --explain is for a model in this process; the server chose its settings itself"),
         (["--server", "ftp://x"], 2, "Error: a server's address is one of http or https, or unix:PATH, got 'ftp:"),
     ],
 )
@@ -116,6 +119,11 @@ def test_nobody_answers(command):
 def test_a_key_comes_from_the_environment(monkeypatch, tmp_path):
     with running_server(api_keys=["k"], models=["demo"]) as running:
         assert "wants a key; set Q3E_API_KEY to it" in on(running.url, "--text", "a").stderr
+        # It read as if there were none.
+        monkeypatch.setenv("Q3E_API_KEY", "wrong")
+        refused = f"Error: {running.url}: the server does not accept the key in Q3E_API_KEY\n"
+        assert on(running.url, "--text", "a").stderr == refused
+        assert run("ps", "--server", running.url).stderr == refused
         monkeypatch.setenv("Q3E_API_KEY", "k")
         assert on(running.url, "--text", "a").exit_code == 0
         assert run("ps", "--server", running.url).exit_code == 0

@@ -58,6 +58,8 @@ def connect():
         (b"no HTTP at all\r\n\r\n", "what answers at {} is no HTTP server"),
         (None, "the server at {} does not answer in time"),
         (b"HTTP/1.1 404 x\r\nContent-Length: 2\r\n\r\nno", "the server at {} is no q3e-local: it does not know /a"),
+        # Python's own http.server, asked with POST; the status was all that was said.
+        (b"HTTP/1.0 501 x\r\nContent-Length: 2\r\n\r\nno", "the server at {} is no q3e-local: it does not know /a"),
     ],
 )
 def test_what_answers_and_is_of_no_use(answer, said, answering, connect):
@@ -77,6 +79,30 @@ def test_a_refusal_has_the_servers_words_and_status(answering, connect):
 def test_a_kept_connection_that_ended_is_followed_by_a_new_one(answering, connect):
     server = connect(answering(ANSWER, ANSWER))
     assert [server.ask("GET", "/a"), server.ask("GET", "/a")] == [{"a": 1}] * 2
+
+
+def test_a_server_that_is_gone_in_the_middle_is_told_from_one_that_never_ran(connect):
+    """It read as if none had been started."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        server = connect(str(port))
+
+        def answer_once() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(ANSWER)
+
+        thread = threading.Thread(target=answer_once)
+        thread.start()
+        assert server.ask("GET", "/a") == {"a": 1}
+        thread.join()
+    with pytest.raises(ServerUnreachableError) as raised:
+        server.ask("GET", "/a")
+    assert str(raised.value) == (
+        f"the server at http://127.0.0.1:{port} stopped while it was in use; "
+        f"start one with: q3e-local serve --port {port}"
+    )
 
 
 def test_a_host_that_does_not_exist(connect):

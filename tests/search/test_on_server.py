@@ -143,7 +143,7 @@ def test_explain_says_how_it_was_searched(url: str, notes: Path) -> None:
     ("options", "code", "said"),
     [
         (["--no-cache"], 2, "--cache and --no-cache are for a model in this process"),
-        (["--threads", "2"], 2, "--threads, --explain and their like are for a model in this process"),
+        (["--threads", "2"], 2, "--threads is for a model in this process; the server has its own"),
         (["-m", "nobody"], 2, "there is no model 'nobody'"),
         (["--server", "127.0.0.1:9"], 1, "no server answers at http://127.0.0.1:9; start one with: q3e-local serve"),
     ],
@@ -228,7 +228,7 @@ def test_a_server_that_dies_leaves_what_was_done_and_the_run_says_so(monkeypatch
     again = f"q3e-local index many -m demo --db many.q3e --chunk-tokens 40 --server {running.url}"
     assert said == f"{n_kept} files are done and kept; go on with the others by: {again}"
     assert 0 < n_kept < 600
-    assert error.startswith(("Error: no server answers at ", "Error: the connection to "))
+    assert error.startswith(("Error: the server at ", "Error: the connection to "))
     with running_server(models=["demo"]) as running:
         result = index_many(running.url)
     assert (result.exit_code, result.stderr.splitlines()[0]) == (0, f"files: {600 - n_kept} new, {n_kept} unchanged")

@@ -78,11 +78,13 @@ def serve(engine: EngineOptions, **options: Any) -> int:
       q3e-local serve --host 0.0.0.0 --api-key "$KEY"
     """
     from q3e_local.embedding.engine import EngineConfig
+    from q3e_local.llama import forecast
     from q3e_local.llama.kernels import choice
 
     choice.wanted()  # raises for kernels that no worker could use
     chosen = replace(chosen_settings(options), explain=engine.explain)
     config = EngineConfig(self_tuning=True, **engine.config)
+    forecast.check(config)  # raises for a GPU that no worker could use
     # After everything that can fail quickly.
     from q3e_local.server.local.local_service import LocalService
     from q3e_local.server.run import serve as run

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from q3e_local.embedding.engine import NO_DEVICE
+from q3e_local.embedding.engine import named_devices
 
 if TYPE_CHECKING:
     from q3e_local import MakeEngine
@@ -19,7 +19,7 @@ def apart(options: Mapping[str, Any]) -> MakeEngine | None:
 
     An abort in a GPU's driver costs a batch there, which is computed again, and not the job.
     """
-    if options.get("n_gpu_layers") == 0 or options.get("device") == NO_DEVICE:
+    if options.get("n_gpu_layers") == 0 or named_devices(options.get("device")) == ():
         return None
     from q3e_local.llama import forecast  # loads what a command's help can do without
 

@@ -158,11 +158,11 @@ class ModelOptions:
         """Raise OptionError for options that a server's model does not have."""
         if self.cache is not None:
             raise OptionError("--cache and --no-cache are for a model in this process; the server has its own")
-        has_settings = any(value is not None for value in self.engine.config.values())
-        if has_settings or (self.engine.explain and not may_explain):
-            raise OptionError(
-                "--threads, --explain and their like are for a model in this process; the server has its own"
-            )
+        for name, value in self.engine.config.items():
+            if value is not None:
+                raise OptionError(f"{name} is for a model in this process; the server has its own", name)
+        if self.engine.explain and not may_explain:
+            raise OptionError("--explain is for a model in this process; the server chose its settings itself")
 
 
 def _say_shares(model: TextModel) -> None:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Literal
 from q3e_local import reading
 from q3e_local.cli.texts.layout import Layout
 from q3e_local.errors import InputError, MissingPackageError
-from q3e_local.reading.encodings import likely, shown
+from q3e_local.reading.encodings import MARK_BYTES, likely, marked_encoding, shown
 from q3e_local.reading.kinds import kind_of
 from q3e_local.reading.records import Item, Wanted, delimited, json_lines, lines, parquet, workbook
 from q3e_local.reading.records.item import failed
@@ -170,7 +170,9 @@ class Source:
         except MissingPackageError as error:  # other files may need none
             raise InputError(f"cannot be read: {error}") from None
         if document.encoding not in (None, given or "utf-8"):
-            tell(_encoding_note(document.encoding, given))
+            with path.open("rb") as file:
+                is_marked = marked_encoding(file.read(MARK_BYTES)) is not None
+            _tell_encoding(tell, document.encoding, given, is_marked)
         for problem in document.problems:
             tell(problem)
         return Item(name, document.text, path.stat().st_size, source=name)
@@ -185,7 +187,7 @@ class Source:
         for item in self._texts(path, name, text, self.layout.wanted):
             if not is_told and text.encoding != (given or "utf-8"):  # a pipe may show it late
                 is_told = True
-                tell(_encoding_note(text.encoding, given))
+                _tell_encoding(tell, text.encoding, given, text.is_marked)
             yield item if text.ratio == 1 else replace(item, n_bytes=round(item.n_bytes * text.ratio))
 
     def _texts(self, path: Path | None, name: str, text: OpenText, wanted: Wanted | None) -> Iterator[Item]:
@@ -201,7 +203,9 @@ class Source:
         return delimited.read(name, text, wanted, self.layout.delimiter or implied_delimiter(path))
 
 
-def _encoding_note(encoding: str, given: str | None) -> str:
+def _tell_encoding(tell: Tell, encoding: str, given: str | None, is_marked: bool) -> None:
+    """Tell that a text is not in the encoding that was expected, unless a byte order mark leaves nothing to say."""
     if given is not None:
-        return f"read as {shown(encoding)}, as its byte order mark says, not as {shown(given)}"
-    return f"read as {shown(encoding)}, not UTF-8; if that is wrong, give --encoding"
+        tell(f"read as {shown(encoding)}, as its byte order mark says, not as {shown(given)}")
+    elif not is_marked:
+        tell(f"read as {shown(encoding)}, not UTF-8; if that is wrong, give --encoding")

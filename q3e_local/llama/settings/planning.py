@@ -9,13 +9,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
 
-from q3e_local.embedding.engine import EngineConfig
+from q3e_local.embedding.engine import NO_DEVICE, EngineConfig
 from q3e_local.errors import OptionError
 from q3e_local.gguf.model_file import ModelInfo
 from q3e_local.llama.settings.defaults import Tuned
 from q3e_local.llama.settings.memory import KEPT_BYTES_MAX, ContextPlan, needed_bytes
 from q3e_local.llama.settings.placement import Device, Placement
 from q3e_local.llama.settings.sharing import shared_out
+
+
+def check_without_gpus(config: EngineConfig) -> None:
+    """Raise OptionError where options ask for a GPU, of a llama.cpp that was built without any."""
+    for option, none in (("n_gpu_layers", 0), ("device", NO_DEVICE)):
+        if (value := getattr(config, option)) is not None:
+            raise OptionError(
+                f"{option} must be {none}, got {value}: this llama.cpp was built without a GPU; "
+                "docs/install.md says how to have one that was built for it",
+                option,
+            )
 
 
 def chosen(devices: Sequence[Device], names: Sequence[str] | None) -> list[Device]:

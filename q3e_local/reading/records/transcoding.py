@@ -11,10 +11,9 @@ import io
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
-from q3e_local.reading.encodings import BEFORE, SAMPLE, guess, is_strictly, marked_encoding, shown
+from q3e_local.reading.encodings import BEFORE, MARK_BYTES, SAMPLE, guess, is_strictly, marked_encoding, shown
 
 _PIECE = 1 << 20
-_MARK_BYTES = 4  # of the longest byte order mark
 _WRONG = b"\xff"  # a byte that no UTF-8 has
 
 
@@ -71,7 +70,7 @@ class OpenText:
 def _first_line(file: BinaryIO) -> bytes:
     """At least a line of a pipe, and no more than there is: its writer may wait for the answer to that line."""
     head = b""
-    while (b"\n" not in head or len(head) < _MARK_BYTES) and len(head) < SAMPLE and (part := _some(file, SAMPLE)):
+    while (b"\n" not in head or len(head) < MARK_BYTES) and len(head) < SAMPLE and (part := _some(file, SAMPLE)):
         head += part
     return head
 
