@@ -1,8 +1,8 @@
 // Attention in tiles: queries, keys, values and weights are sums of two bfloat16 numbers each, and of the four products
 // of two such sums only the smallest, of both lower parts, is left out. Scores, the softmax and all sums are float32.
 //
-// One bfloat16 number would be three times as fast to multiply, and too coarse: a score of 100 would move by 0.5, and
-// its weight by two thirds.
+// One bfloat16 number would be three times as fast to multiply, and too coarse: it is off by up to 2^-9 of itself, so
+// that a score of 100 could move by 0.4, and its weight by half.
 //
 // Keys and values of a block are converted once for many queries of all heads that share them, and what the mask hides
 // is neither read nor computed. The softmax goes from block to block: each row keeps its maximum, and its sums are
