@@ -4,7 +4,7 @@ import multiprocessing
 import runpy
 import sys
 
-from q3e_local.cli import main
+from q3e_local.__main__ import run
 
 if __name__ == "__main__":
     multiprocessing.freeze_support()  # models compute in processes, which start this file again
@@ -12,4 +12,4 @@ if __name__ == "__main__":
         sys.argv = sys.argv[3:]
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     else:
-        sys.exit(main())
+        run()

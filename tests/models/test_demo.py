@@ -117,12 +117,8 @@ def documents(embedder: q3e_local.Embedder, dim: int | None) -> np.ndarray:
     return embedder.embed_documents([path.read_text(encoding="utf-8") for path in EXAMPLES], dim=dim).vectors
 
 
-# Each is answered by one sentence in hundreds of words of other things: the mean of all words keeps too little of it.
-TOO_LITTLE = {
-    ("Why are the hours on the pay slip wrong?", None),
-    ("Why are the hours on the pay slip wrong?", 64),
-    ("语音搜索为什么推迟？", 64),
-}
+# In 64 numbers its words are nearer to a file about payments that failed for an hour than to the sentence that has them.
+TOO_LITTLE = {("Why are the hours on the pay slip wrong?", 64)}
 
 
 @pytest.mark.parametrize(("question", "name"), QUESTIONS)
@@ -183,9 +179,9 @@ def figures(embedder: q3e_local.Embedder, dim: int | None) -> dict[str, tuple[fl
 
 
 def test_it_finds_documents_that_share_no_word_with_the_question(embedder):
-    """The questions that were held back while it was trained: what was to be reached, less one question of 40."""
+    """The questions that were held back while it was trained."""
     found = figures(embedder, None)
-    for direction, (hit_at_1, hit_at_3) in {"same": (0.65, 0.85), "across": (0.30, 0.45)}.items():
+    for direction, (hit_at_1, hit_at_3) in {"same": (0.70, 0.85), "across": (0.30, 0.45)}.items():
         assert found[f"held-out, {direction}"][0] >= hit_at_1
         assert found[f"held-out, {direction}"][1] >= hit_at_3
 
@@ -204,9 +200,8 @@ def test_the_page_beside_it_has_its_figures(embedder, dim):
 
 def test_the_page_says_which_questions_are_missed():
     page = " ".join(DEMO.with_suffix(".md").read_text(encoding="utf-8").split())
-    words = {1: "one is", 2: "two are"}
-    n = {dim: sum(missed == dim for _, missed in TOO_LITTLE) for dim in (None, 64)}
-    assert f"{words[n[None]]} not found at 256 numbers and {words[n[64]]} not at 64" in page
+    assert {dim for _, dim in TOO_LITTLE} == {64}
+    assert f"all find their file at 256 numbers, and all but {len(TOO_LITTLE)} at 64" in page
 
 
 def test_the_questions_cover_every_example():

@@ -148,7 +148,7 @@ def test_llama_cpp_averages_as_the_bag(parts, vocabulary, tmp_path):
 
 def numpy_scores(left: np.ndarray, right: np.ndarray, dim: int) -> np.ndarray:
     a, b = (rows[:, :dim] / np.linalg.norm(rows[:, :dim], axis=1, keepdims=True) for rows in (left, right))
-    return a @ b.T / 0.05
+    return a @ b.T / 0.08
 
 
 def log_softmax(scores: np.ndarray) -> np.ndarray:
@@ -162,15 +162,15 @@ def random_rows(n: int, seed: int) -> np.ndarray:
 
 def test_contrast_is_nothing_where_each_side_is_nearest_to_its_own(parts):
     rows = torch.eye(256)[:8]
-    assert parts.training.contrast(3 * rows, rows).item() < 1e-6
-    # Each has its own at a right angle and another at none: 20 in each direction, for both dimensions.
-    assert parts.training.contrast(rows, rows.roll(1, 0)).item() == pytest.approx(20 * 1.4, rel=1e-3)
+    assert parts.training.contrast(3 * rows, rows).item() < 1e-4
+    # Each has its own at a right angle and another at none: 1 / 0.08 in each direction, for both dimensions.
+    assert parts.training.contrast(rows, rows.roll(1, 0)).item() == pytest.approx(12.5 * 2.5, rel=1e-3)
 
 
 def test_contrast_is_that_of_numpy(parts):
     left, right = random_rows(12, 1), random_rows(12, 2)
     wanted = 0.0
-    for dim, weight in ((256, 1.0), (64, 0.4)):
+    for dim, weight in ((256, 1.0), (64, 1.5)):
         scores = numpy_scores(left, right, dim)
         both = [-np.diag(log_softmax(each)).mean() for each in (scores, scores.T)]
         wanted += weight * sum(both) / 2
@@ -195,7 +195,7 @@ def test_distillation_is_that_of_numpy(parts):
 
     right = distribution(theirs, 256)
     wanted = 0.0
-    for dim, weight in ((256, 1.0), (64, 0.4)):
+    for dim, weight in ((256, 1.0), (64, 1.5)):
         wanted += weight * (np.exp(right) * (right - distribution(ours, dim))).sum() / len(ours)
     assert parts.training.distil(*map(torch.from_numpy, (ours, theirs))).item() == pytest.approx(wanted, rel=1e-3)
 
@@ -298,6 +298,39 @@ def test_an_excerpt_is_asked_for_by_words_of_a_text_in_it_or_by_its_other_side(p
         kinds |= {"other side" for i, _ in wholes if asked == sides[i][1 - side]}
         kinds |= {"words" for i, _ in wholes if asked and all(row in sides[i][side] for row in asked)}
     assert kinds == {"other side", "words"}
+
+
+def test_a_passage_is_asked_for_by_the_question_for_a_note_in_it_or_by_words_of_that_note(parts, sampler_of, tokens):
+    sampler, newline, kinds = sampler_of(6), tokens.encode("\n").tolist(), set()
+    examples = [[tokens.rows_of(i).tolist() for i in example] for example in sampler.examples]
+    for question, passage in zip(*sampler.some_passages(60, 0.0), strict=True):
+        asked, texts = question.tolist(), f"{passage.tolist()}"
+        inside = [sides for sides in examples if any(f"{note + newline}"[1:-1] in texts for note in sides[:4])]
+        assert len(inside) >= 3
+        kinds |= {"question" for sides in inside if asked in sides[4:]}
+        kinds |= {"words" for sides in inside for note in sides[:4] if asked and all(row in note for row in asked)}
+    assert kinds == {"question", "words"}
+
+
+def test_words_of_a_text_stand_alone_or_as_a_question_of_its_language(parts, sampler_of, tokens):
+    sampler, texts = sampler_of(7), {"en": "sentence 7", "zh": "右 7"}
+    for language, text in texts.items():
+        number = tokens.number[text]
+        words = set(tokens.rows_of(number).tolist())
+        frames = [[tokens.encode(part).tolist() for part in frame] for frame in parts.sampling.FRAMES[language]]
+        used = set()
+        for _ in range(300):
+            found = sampler.some_words(number).tolist()
+            alone = words.issuperset(found)
+            used |= {
+                i
+                for i, (before, behind) in enumerate(frames)
+                if not alone
+                and found[: len(before)] == before
+                and found[len(found) - len(behind) :] == behind
+                and words.issuperset(found[len(before) : len(found) - len(behind)])
+            } or ({"alone"} if alone else {"neither"})
+        assert used == {"alone", *range(len(frames))}
 
 
 def test_training_brings_the_sides_of_a_pair_together(parts, sampler_of, tokens, monkeypatch):

@@ -16,6 +16,18 @@ SIDE_PAIRS = {
     ("q_zh", "p_zh"): 1, ("p_en", "en"): 1, ("p_zh", "zh"): 1, ("q_en", "q_zh"): 0.5, ("en", "zh"): 0.5,
     ("q_en", "p_zh"): 0.5, ("q_zh", "p_en"): 0.5,
 }  # fmt: skip
+# What stands before and behind the words that a question takes from a text. A model that has never seen them there
+# hears a problem in every "why", and prefers a text full of problems.
+FRAMES = {
+    "en": (
+        ("why is the", "?"), ("why are the", "?"), ("why did", "?"), ("what happens when", "?"), ("what is", "?"),
+        ("how does", "?"), ("how do I", "?"), ("when does", "?"), ("who", "?"), ("where is", "?"), ("which", "?"),
+    ),
+    "zh": (
+        ("为什么", "？"), ("为何", "？"), ("怎么", "？"), ("", "怎么办？"), ("", "是什么？"), ("什么时候", "？"),
+        ("谁", "？"), ("哪里", "？"), ("哪些", "？"), ("", "了吗？"),
+    ),
+}  # fmt: skip
 N_INSTRUCTIONS = 200  # of our own, beside those of the tasks
 # A token that makes up this share of all tokens weighs half as much as a rare one (SIF, Arora et al. 2017).
 SMOOTHING = 1e-3
@@ -61,6 +73,9 @@ class Sampler:
         self.side_pairs = np.array([[SIDES.index(side) for side in pair] for pair in SIDE_PAIRS])
         self.side_share = np.array(list(SIDE_PAIRS.values())) / sum(SIDE_PAIRS.values())
         self.newline = tokens.encode("\n")
+        self.frames = {
+            name: [tuple(map(tokens.encode, frame)) for frame in frames] for name, frames in FRAMES.items()
+        }
         self.rarity = 1 / (SMOOTHING + tokens.shares())
         prompts = Prompts()
         self.prompts = [tokens.encode(prompts.prefix("query", task)) for task in TASKS]
@@ -106,22 +121,29 @@ class Sampler:
         return np.concatenate([part for i in numbers for part in (self.tokens.rows_of(i), self.newline)])
 
     def some_passages(self, n: int, prompted: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Questions for one of 3 to 20 notes that stand in one text; most of the notes have one theme."""
+        """Passages of 3 to 30 notes in one text, most of them of one theme.
+
+        A passage is asked for by the question for one of its notes, or by some words of that note: a long text must
+        keep both what a note in it means and the words that tell it from others of its theme.
+        """
         left, right = [], []
-        for size in self.random.integers(3, 21, size=n):
+        for size in self.random.integers(3, 31, size=n):
             start = self.random.integers(len(self.examples) - size)
             notes = self.examples[start : start + size]
             side = self.random.integers(4)  # of notes and paraphrases
-            asked = notes[self.random.integers(size), SIDES.index("q_en") + self.random.integers(2)]
-            left.append(self.asking(self.tokens.rows_of(asked), prompted))
+            note = notes[self.random.integers(size)]
+            if self.random.random() < 0.5:
+                question = self.some_words(note[side])
+            else:
+                question = self.tokens.rows_of(note[SIDES.index("q_en") + self.random.integers(2)])
+            left.append(self.asking(question, prompted))
             right.append(self.passage(notes[:, side]))
         return left, right
 
     def some_excerpts(self, n: int, prompted: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Passages of up to 700 tokens, one side of neighbouring pairs of a source.
 
-        A passage is asked for by some tokens of one of its texts, rare ones first, or by that text's other side. So a
-        long text keeps the words that tell it from others.
+        A passage is asked for by some words of one of its texts, or by that text's other side.
         """
         left, right = [], []
         for source in self.random.choice(len(self.pairs), n, p=self.share):
@@ -130,16 +152,23 @@ class Sampler:
             lengths = np.cumsum(self.tokens.length[pairs[start : start + 60, side]])
             size = max(1, int(np.searchsorted(lengths, self.random.integers(60, 700))))
             asked = pairs[start + self.random.integers(size)]
-            if self.random.random() < 0.6:
-                words = self.tokens.rows_of(asked[side])
-                n_kept = min(len(words), int(self.random.integers(3, 13)))
-                rarity = self.rarity[words] / self.rarity[words].sum()
-                question = words[np.sort(self.random.choice(len(words), n_kept, replace=False, p=rarity))]
-            else:
-                question = self.tokens.rows_of(asked[1 - side])
+            is_words = self.random.random() < 0.6
+            question = self.some_words(asked[side]) if is_words else self.tokens.rows_of(asked[1 - side])
             left.append(self.asking(question, prompted))
             right.append(self.passage(pairs[start : start + size, side]))
         return left, right
+
+    def some_words(self, i: int) -> np.ndarray:
+        """3 to 12 tokens of the text with this number, rare ones rather than frequent ones, half as a question."""
+        words = self.tokens.rows_of(i)
+        n = min(len(words), int(self.random.integers(3, 13)))
+        rarity = self.rarity[words] / self.rarity[words].sum()
+        chosen = words[np.sort(self.random.choice(len(words), n, replace=False, p=rarity))]
+        if self.random.random() < 0.5:
+            return chosen
+        frames = self.frames[language(self.tokens.texts[i])]
+        before, behind = frames[self.random.integers(len(frames))]
+        return np.concatenate([before, chosen, behind])
 
     def asking(self, question: np.ndarray, prompted: float) -> np.ndarray:
         """The question, with the chance `prompted` behind a prompt."""
