@@ -124,7 +124,9 @@ def test_a_file_that_ships_is_held_to_its_logits_more_closely(tmp_path):
     path = rewrite(source, tmp_path / "steep.gguf", tensors={HEAD: head * np.float32(1.2)})
     code, found = answer(path)
     assert (code, checks(found)["order and signs"]) == (1, True)
-    assert [score["ok"] for score in found["scores"]] == [False, False, False]
+    too_far = [0.2 * abs(score["expected"]) > 0.1 for score in found["scores"]]
+    assert [not score["ok"] for score in found["scores"]] == too_far
+    assert sum(too_far) >= 2
 
 
 def test_rerankers_make_no_vectors_to_compare(world, right, tmp_path):
