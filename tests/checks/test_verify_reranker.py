@@ -121,12 +121,10 @@ def test_a_file_that_ships_is_held_to_its_logits_more_closely(tmp_path):
     assert (code, found["verdict"], {score["tolerance"] for score in found["scores"]}) == (0, "right", {0.1})
     source = ROOT / "models" / "demo-reranker.gguf"
     (head,) = (tensor.data for tensor in GGUFReader(source).tensors if tensor.name == HEAD)
-    path = rewrite(source, tmp_path / "steep.gguf", tensors={HEAD: head * np.float32(1.2)})
+    path = rewrite(source, tmp_path / "steep.gguf", tensors={HEAD: head * np.float32(1.5)})
     code, found = answer(path)
     assert (code, checks(found)["order and signs"]) == (1, True)
-    too_far = [0.2 * abs(score["expected"]) > 0.1 for score in found["scores"]]
-    assert [not score["ok"] for score in found["scores"]] == too_far
-    assert sum(too_far) >= 2
+    assert [score["ok"] for score in found["scores"]] == [False, False, False]
 
 
 def test_rerankers_make_no_vectors_to_compare(world, right, tmp_path):

@@ -303,13 +303,26 @@ def test_an_excerpt_is_asked_for_by_words_of_a_text_in_it_or_by_its_other_side(p
 def test_a_passage_is_asked_for_by_the_question_for_a_note_in_it_or_by_words_of_that_note(parts, sampler_of, tokens):
     sampler, newline, kinds = sampler_of(6), tokens.encode("\n").tolist(), set()
     examples = [[tokens.rows_of(i).tolist() for i in example] for example in sampler.examples]
+    frames = [
+        [tokens.encode(part).tolist() for part in frame] for each in parts.sampling.FRAMES.values() for frame in each
+    ]
+
+    def kind(asked: list[int], inside: list[list[list[int]]]) -> str:
+        if any(asked in sides[4:] for sides in inside):
+            return "question"
+        for before, behind in [([], []), *frames]:
+            words = asked[len(before) : len(asked) - len(behind)]
+            is_framed = asked[: len(before)] == before and asked[len(asked) - len(behind) :] == behind
+            if is_framed and any(words and set(words) <= set(note) for sides in inside for note in sides[:4]):
+                return "words in a question" if before or behind else "words"
+        return "neither"
+
     for question, passage in zip(*sampler.some_passages(60, 0.0), strict=True):
-        asked, texts = question.tolist(), f"{passage.tolist()}"
+        texts = f"{passage.tolist()}"
         inside = [sides for sides in examples if any(f"{note + newline}"[1:-1] in texts for note in sides[:4])]
         assert len(inside) >= 3
-        kinds |= {"question" for sides in inside if asked in sides[4:]}
-        kinds |= {"words" for sides in inside for note in sides[:4] if asked and all(row in note for row in asked)}
-    assert kinds == {"question", "words"}
+        kinds.add(kind(question.tolist(), inside))
+    assert kinds == {"question", "words", "words in a question"}
 
 
 def test_words_of_a_text_stand_alone_or_as_a_question_of_its_language(parts, sampler_of, tokens):

@@ -22,8 +22,8 @@ from shape import N_EMBD
 from torch import nn
 from torch.nn import functional
 
-TEMPERATURE = 0.08  # a lower one lets a few near pairs decide: with 0.05 fewer questions find their note
-DIMS = ((N_EMBD, 1.0), (64, 1.5))  # 64 numbers have more to lose, and their weight costs the whole vectors nothing
+TEMPERATURE = 0.08  # lets all pairs of a batch teach: at 0.05 only the nearest ones do
+DIMS = ((N_EMBD, 1.0), (64, 1.5))  # what 64 numbers keep, the whole vectors have too
 EVERY = 100
 
 
