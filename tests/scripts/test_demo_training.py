@@ -300,22 +300,34 @@ def test_an_excerpt_is_asked_for_by_words_of_a_text_in_it_or_by_its_other_side(p
     assert kinds == {"other side", "words"}
 
 
-def test_a_passage_is_asked_for_by_the_question_for_a_note_in_it_or_by_words_of_that_note(parts, sampler_of, tokens):
+@pytest.fixture(scope="module")
+def frames(parts, tokens) -> dict[str, list[tuple[list[int], list[int]]]]:
+    """The rows before and behind words that stand in a question, by language."""
+    return {
+        language: [(tokens.encode(before).tolist(), tokens.encode(behind).tolist()) for before, behind in each]
+        for language, each in parts.sampling.FRAMES.items()
+    }
+
+
+def is_framed(asked: list[int], before: list[int], behind: list[int], text: list[int]) -> bool:
+    """Whether rows are those of a frame with some of the text's between them."""
+    words = asked[len(before) : len(asked) - len(behind)]
+    return asked == [*before, *words, *behind] and bool(words) and set(words) <= set(text)
+
+
+def test_a_passage_is_asked_for_by_the_question_for_a_note_in_it_or_by_words_of_that_note(sampler_of, tokens, frames):
     sampler, newline, kinds = sampler_of(6), tokens.encode("\n").tolist(), set()
     examples = [[tokens.rows_of(i).tolist() for i in example] for example in sampler.examples]
-    frames = [
-        [tokens.encode(part).tolist() for part in frame] for each in parts.sampling.FRAMES.values() for frame in each
-    ]
+    every = [frame for each in frames.values() for frame in each]
 
     def kind(asked: list[int], inside: list[list[list[int]]]) -> str:
+        notes = [note for sides in inside for note in sides[:4]]
         if any(asked in sides[4:] for sides in inside):
             return "question"
-        for before, behind in [([], []), *frames]:
-            words = asked[len(before) : len(asked) - len(behind)]
-            is_framed = asked[: len(before)] == before and asked[len(asked) - len(behind) :] == behind
-            if is_framed and any(words and set(words) <= set(note) for sides in inside for note in sides[:4]):
-                return "words in a question" if before or behind else "words"
-        return "neither"
+        if any(is_framed(asked, [], [], note) for note in notes):
+            return "words"
+        found = any(is_framed(asked, *frame, note) for frame in every for note in notes)
+        return "words in a question" if found else "neither"
 
     for question, passage in zip(*sampler.some_passages(60, 0.0), strict=True):
         texts = f"{passage.tolist()}"
@@ -325,25 +337,18 @@ def test_a_passage_is_asked_for_by_the_question_for_a_note_in_it_or_by_words_of_
     assert kinds == {"question", "words", "words in a question"}
 
 
-def test_words_of_a_text_stand_alone_or_as_a_question_of_its_language(parts, sampler_of, tokens):
-    sampler, texts = sampler_of(7), {"en": "sentence 7", "zh": "右 7"}
-    for language, text in texts.items():
-        number = tokens.number[text]
-        words = set(tokens.rows_of(number).tolist())
-        frames = [[tokens.encode(part).tolist() for part in frame] for frame in parts.sampling.FRAMES[language]]
-        used = set()
-        for _ in range(300):
-            found = sampler.some_words(number).tolist()
-            alone = words.issuperset(found)
-            used |= {
-                i
-                for i, (before, behind) in enumerate(frames)
-                if not alone
-                and found[: len(before)] == before
-                and found[len(found) - len(behind) :] == behind
-                and words.issuperset(found[len(before) : len(found) - len(behind)])
-            } or ({"alone"} if alone else {"neither"})
-        assert used == {"alone", *range(len(frames))}
+@pytest.mark.parametrize(("language", "text"), [("en", "sentence 7"), ("zh", "右 7")])
+def test_words_of_a_text_stand_alone_or_as_a_question_of_its_language(sampler_of, tokens, frames, language, text):
+    number = tokens.number[text]
+    words = tokens.rows_of(number).tolist()
+    allowed = [([], []), *frames[language]]
+    sampler, used = sampler_of(7), set()
+    for _ in range(300):
+        asked = sampler.some_words(number).tolist()
+        fitting = [i for i, frame in enumerate(allowed) if is_framed(asked, *frame, words)]
+        assert fitting
+        used.add(fitting[0])
+    assert used == {*range(len(allowed))}
 
 
 def test_training_brings_the_sides_of_a_pair_together(parts, sampler_of, tokens, monkeypatch):
