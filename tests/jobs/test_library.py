@@ -147,6 +147,13 @@ def test_chapters_begin_where_the_theme_changes(sizes, noise):
         assert chapter.central[0] - chapter.first == np.argmax(inside @ inside.sum(axis=0))
 
 
+def test_of_two_lines_the_first_is_most_central_however_their_scores_are_rounded():
+    """Both are equally near to their centre."""
+    for seed in range(100):
+        (chapter,) = jobs.chapters(rows(2, 256, seed=seed), 1).chapters
+        assert chapter.central == (0, 1)
+
+
 def test_one_strange_line_makes_no_chapter():
     vectors, _ = themes([21], noise=1.0, dim=512)
     vectors[10] = rows(1, 512, seed=9)
