@@ -78,7 +78,7 @@ def test_what_people_read_says_the_same():
     assert (result.exit_code, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
     assert lines[0] == f"demo (q8_0): {models_folder() / 'demo.gguf'}"
-    assert "  ok    vocabulary           36,503" in lines
+    assert "  ok    vocabulary           37,303" in lines
     assert sum(line.startswith("  ok    What is the capita") for line in lines) == 2
     assert lines[-1] == "right"
 

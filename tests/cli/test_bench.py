@@ -41,7 +41,7 @@ def test_people_get_a_table() -> None:
     result = run("bench", "-m", "demo", "--seconds", 0)
     assert (result.exit_code, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
-    assert lines[0] == "demo (q8_0, 11.7 MB)"
+    assert lines[0] == "demo (q8_0, 12.0 MB)"
     assert lines[1].startswith(machine.cpu_name())
     assert "llama-cpp-python 0.3.36" in lines[1]
     assert lines[2] == kernels.chosen().explained

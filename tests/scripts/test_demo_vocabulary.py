@@ -130,6 +130,12 @@ def test_a_word_that_is_no_form_of_a_known_word_stands_alone(parts):
     assert texts == ["invoices", "glass", "glas", "this", "thi", "try", "bus", "bu"]
 
 
+def test_a_plural_that_means_something_else_stands_alone(parts):
+    rows, texts = parts.vocabulary.Vocabulary(["hour", "hours", "minutes", "minute", "day", "days"], []).groups()
+    assert rows.tolist() == [0, 1, 2, 3, 4, 4]
+    assert texts == ["hour", "hours", "minutes", "minute", "day"]
+
+
 def test_a_saved_vocabulary_is_read_back_as_it_was(parts, vocabulary, tmp_path):
     vocabulary.save(tmp_path / "vocabulary.json")
     assert parts.vocabulary.Vocabulary.load(tmp_path / "vocabulary.json") == vocabulary

@@ -13,7 +13,7 @@ from torch.nn import functional
 DROPPED = 0.15  # of the tokens of a text of more than 5
 # A token that makes up this share of all tokens weighs half as much as training found: questions that the model was
 # not taught have frequent words of other kinds than those that it was.
-DISCOUNTED = 5e-4
+DISCOUNTED = 4e-3
 
 Encode = Callable[[Sequence[np.ndarray]], torch.Tensor]
 """Row numbers of texts to vectors (n_texts, N_MEANING)."""

@@ -33,8 +33,8 @@ NOTE = 16.0  # how large ONE, ASKED and READ are
 MARK = 4 * NOTE  # how large marks are, in their rows
 ROOM = NOTE * len(ONE) ** 0.5  # the length of ONE, and about that of a hidden state
 
-FOCUS = 3.0  # how much more a word weighs that means what the question means, as the logarithm of the ratio
-BLUR = 1.0  # words of a length below it count as less near; most words are longer, as their lengths are weights
+FOCUS = 4.0  # how much more a word weighs that means what the question means, as the logarithm of the ratio
+BLUR = 0.7  # words of a length below it count as less near; most words are longer, as their lengths are weights
 LONG, SHORT = 2048.0, 2.0  # times the mean: what a norm makes unit length, and what it leaves next to nothing
 CHOICE = 40.0  # the logit of a token that a head looks for, against 0 for others
 

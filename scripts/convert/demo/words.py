@@ -12,6 +12,7 @@ from vocabulary import HAN
 
 MOST = 8000.0  # of one word, so that the tokens are not all parts of the commonest
 CERTAIN = 5000  # added to the count of a character that is to be a token however rarely it occurs
+OFTEN = 60  # occurrences in our texts
 WORD = re.compile("[A-Za-z\u00c0-\u024f]+|[\u3400-\u9fff]+")
 
 
@@ -38,21 +39,21 @@ def weigh_words(counts: Counter[str]) -> Counter[str]:
 
     English weighs more: a Chinese word that is no token is still two or three characters, an English one breaks
     into pieces without a meaning. A word of wordfreq that our texts do not have is most often a name, and counts a
-    seventh. The most frequent English words get a capitalized form too. Every character of
-    GB 2312's first level is certain to be a token.
+    seventh. The capitalized form of an English word counts a tenth as much as the word, and half as much if our texts
+    use the word often: sentences begin with it, and where it is no token it falls into pieces that mean something
+    else. Every character of GB 2312's first level is certain to be a token.
     """
     ours: Counter[str] = Counter()
     for word, n in counts.items():
         ours[word.lower()] += n
-    weighed: Counter[str] = Counter({word: math.ceil(4 * math.sqrt(n)) for word, n in counts.items()})
+    weighed: Counter[str] = Counter({word: math.ceil(8 * math.sqrt(n)) for word, n in counts.items()})
     for language, weight in (("en", 2e7), ("zh", 4e6)):
         for word, frequency in wordfreq.get_frequency_dict(language, wordlist="large").items():
             if not WORD.fullmatch(word):
                 continue
             known = frequency * (1.0 if ours[word] >= 2 else 0.15)
-            n = min(weight * known, MOST)
-            weighed[word] += int(n)
-            if language == "en" and known > 2e-5:
-                weighed[word.capitalize()] += int(0.1 * n)
+            weighed[word] += int(min(weight * known, MOST))
+            if language == "en":
+                weighed[word.capitalize()] += weighed[word] // (2 if ours[word] >= OFTEN else 10)
     weighed.update(dict.fromkeys(common_characters(), CERTAIN))
     return weighed
