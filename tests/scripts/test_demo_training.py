@@ -92,7 +92,7 @@ def test_the_first_bag_has_the_teachers_directions_and_light_frequent_tokens(par
     assert weights[296:].tolist() == [0, 0, pytest.approx(0.1 * weights[1]), pytest.approx(0.1 * weights[1])]
     parts.bag.discount(bag, tokens)
     again = bag.log_weights.exp().detach().numpy()
-    np.testing.assert_allclose(again[:2] / weights[:2], [1 / (1 + 701 / 1000 / 5e-4), 1 / 3], rtol=1e-4)
+    np.testing.assert_allclose(again[:2] / weights[:2], [1 / (1 + 701 / 1000 / 4e-3), 4 / 5], rtol=1e-4)
     assert again[296:298].tolist() == [0, 0]
 
 
