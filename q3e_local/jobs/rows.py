@@ -74,8 +74,8 @@ def check_texts(texts: Sequence[str] | None, n_rows: int, what: str = "texts") -
 def most_central(members: Vectors) -> tuple[NDArray[np.intp], Vectors]:
     """The order of some rows by their score with their common centre, highest first; and these scores, row by row.
 
-    Scores that differ by less than SAME are equal, and of equal ones the first row comes first: two rows are always
-    equally near to their centre, and which of their scores is larger depends on how a CPU rounds.
+    Scores that follow each other by less than SAME are equal, and of equal ones the first row comes first: two rows
+    are always equally near to their centre, and which of their scores is larger depends on how a CPU rounds.
     """
     found = np.minimum(members @ finish(members.sum(axis=0, keepdims=True))[0], 1)
     order = np.argsort(-found)

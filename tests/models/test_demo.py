@@ -179,7 +179,7 @@ def figures(embedder: q3e_local.Embedder, dim: int | None) -> dict[str, tuple[fl
 def test_it_finds_documents_that_share_no_word_with_the_question(embedder):
     """The questions that are held out."""
     found = figures(embedder, None)
-    for direction, (hit_at_1, hit_at_3) in {"same": (0.75, 0.85), "across": (0.80, 0.95)}.items():
+    for direction, (hit_at_1, hit_at_3) in {"same": (0.80, 0.85), "across": (0.80, 0.95)}.items():
         assert found[f"held-out, {direction}"][0] >= hit_at_1
         assert found[f"held-out, {direction}"][1] >= hit_at_3
 
@@ -214,7 +214,13 @@ def test_a_text_without_known_words_has_a_vector_too(embedder, text):
 
 @pytest.mark.parametrize(
     ("word", "form"),
-    [("budget", "Budget"), ("customer", "customers"), ("doctor", "Doctors"), ("ticket", "Tickets")],
+    [
+        ("budget", "Budget"),
+        ("customer", "customers"),
+        ("doctor", "Doctors"),
+        ("ticket", "Tickets"),
+        pytest.param("invoice", "Invoices", marks=pytest.mark.xfail(reason="no form of it is a token", strict=True)),
+    ],
 )
 def test_forms_of_a_word_are_alike_and_other_words_are_not(embedder, word, form):
     same, alike, other = embedder.embed_documents([word, form, "gravity"]).vectors

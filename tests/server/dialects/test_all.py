@@ -221,13 +221,13 @@ def test_lengths_around_a_multiple_of_256(http: httpx.Client) -> None:
 def test_what_the_model_refuses_names_its_field(http: httpx.Client) -> None:
     for body, param in (
         ({"input": "a", "dimensions": 257}, "dimensions"),
-        ({"input": [36_503]}, "input"),
+        ({"input": [37_303]}, "input"),
         ({"input": "y " * 40_000, "truncate": False}, "input"),
     ):
         answer = http.post("/v1/embeddings", json={"model": "demo", **body})
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
-    answer = http.post("/detokenize", json={"tokens": [36_503]})
-    assert answer.json()["error"]["message"] == "token id 36503 is not in the vocabulary of 36503"
+    answer = http.post("/detokenize", json={"tokens": [37_303]})
+    assert answer.json()["error"]["message"] == "token id 37303 is not in the vocabulary of 37303"
 
 
 def test_unloading_and_loading_again(client: ollama.Client) -> None:

@@ -147,7 +147,7 @@ def test_models(http: httpx.Client) -> None:
         assert {key: model[key] for key in same} == same
     demo = models["demo:latest"]
     assert demo["aliases"] == ["demo"]
-    sizes = {"n_embd": 256, "n_ctx": 32_768, "n_ctx_train": 32_768, "n_vocab": 36_503, "vocab_type": 2}
+    sizes = {"n_embd": 256, "n_ctx": 32_768, "n_ctx_train": 32_768, "n_vocab": 37_303, "vocab_type": 2}
     assert demo["meta"].items() >= sizes.items()
     assert [model["meta"]["size"] for model in found["data"]] == [model["size"] for model in found["models"]]
 

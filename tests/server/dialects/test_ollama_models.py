@@ -54,7 +54,7 @@ def test_list(client: ollama.Client, http: httpx.Client, tiny_model: Installed) 
     assert re.fullmatch("[0-9a-f]{64}", demo.digest)
     assert demo.details.family == "qwen3"
     assert demo.details.quantization_level == "Q8_0"
-    assert demo.details.parameter_size == "9.80M"
+    assert demo.details.parameter_size == "10.01M"
     assert demo.size == installed.installed()[0].size_bytes
     assert demo.modified_at <= datetime.now(UTC)
     raw = http.get("/api/tags").json()["models"]
