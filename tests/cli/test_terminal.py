@@ -121,7 +121,7 @@ def test_loading_is_said_at_once(gates):
     gates.close("load")
     with gates.on_screen(*TO_FILE) as screen:
         gates.wait_for("load")
-        screen.wait_for("loading demo (11.")
+        screen.wait_for("loading demo (12.")
         assert len(screen.lines) == 1
         assert screen.lines[0].endswith(" MB)")
         gates.open("load")
