@@ -50,6 +50,9 @@ def test_a_matrix_as_csv_and_as_a_table():
 
 
 def test_the_instruction_is_before_every_text():
+    got = float(run("similar", LINES[2], LINES[5], "--task", "sts", "-d", "64").stdout)
+    assert got == pytest.approx(scores(task="sts", dim=64)[2, 5], abs=2e-3)
+    assert got != pytest.approx(scores(dim=64)[2, 5], abs=5e-3)
     money = "Find sentences about money"
     got = float(run("similar", LINES[0], LINES[5], "--instruction", money, "-d", "64").stdout)
     assert got == pytest.approx(scores(instruction=money, dim=64)[0, 5], abs=2e-3)
