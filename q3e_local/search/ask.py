@@ -6,7 +6,7 @@ Knows rankings and records; nothing of models (the question comes with its vecto
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,8 +15,9 @@ from typing import Protocol
 from q3e_local.search.database.query_words import Term, terms_of
 from q3e_local.search.database.records import Counted, Entry, Filters, Ranked
 from q3e_local.search.hits import Found, Hit, Mode
-from q3e_local.search.ranking import RRF_K, fuse, reasons_for_words, to_the_letter
+from q3e_local.search.ranking import RRF_K, fuse, reasons_for_words, shares_enough, to_the_letter
 from q3e_local.vectors import Vectors
+from q3e_local.wording.counts import counted
 
 # How much of each ranking is fused: deep enough that a good hit of one ranking is in the other too.
 _FUSED_MIN, _FUSED_PER_HIT, _FUSED_MORE_MAX = 50, 4, 1000
@@ -49,16 +50,19 @@ class State(Protocol):
 def ask(state: State, question: Question) -> Found:
     """The k best, of one state of the index."""
     explained: list[str] = [*_filtered(question.filters)]
-    counted = state.counted(terms_of(question.text)) if question.mode != "vectors" else Counted({})
-    counts = counted.found
-    if counted.absent:  # a chunk with only half of such a code has another code
-        kept = set(terms_of(question.text, counted.absent))
+    terms = terms_of(question.text) if question.mode != "vectors" else ()
+    looked_up = state.counted(terms) if terms else Counted({})
+    counts = looked_up.found
+    if looked_up.absent:  # a chunk with only half of such a code has another code
+        terms = terms_of(question.text, looked_up.absent)
+        kept = set(terms)
         counts = {term: n for term, n in counts.items() if term in kept}
     mode, why = _chosen(state, question, counts)
-    explained += [*counted.explained, *([why] if why else [])]
+    explained += [*looked_up.explained, *([why] if why else [])]
     n = question.k
     if mode == "hybrid":
         n = max(_FUSED_MIN, min(_FUSED_PER_HIT * n, n + _FUSED_MORE_MAX))
+    letters = to_the_letter(counts, state.n_chunks()) if mode == "hybrid" else {}
     rankings: dict[str, Ranked] = {}
     if mode != "words":
         assert question.vector is not None  # without a vector no other mode is chosen
@@ -66,16 +70,17 @@ def ask(state: State, question: Question) -> Found:
         rankings["vectors"] = search(question.vector, n, question.filters)
     if mode != "vectors":
         rankings["words"] = state.words(counts, n, question.filters)
+    if mode != question.mode and mode == "hybrid":
+        rankings["words"] = _sharing(state, rankings["words"], terms, letters)
     for ranked in rankings.values():
         explained += ranked.explained
+    if letters:
+        rankings["letters"] = state.words(letters, n, question.filters)
+        explained.append(f"to the letter: {', '.join(repr(term.exact) for term in letters)}")
     if mode == "hybrid":
-        letters = to_the_letter(counts, state.n_chunks())
-        if letters:
-            rankings["letters"] = state.words(letters, n, question.filters)
-            explained.append(f"to the letter: {', '.join(repr(term.exact) for term in letters)}")
         explained.append(f"fused the first {n} of {len(rankings)} rankings by reciprocal rank (k = {RRF_K})")
     hits = _hits(state, question, rankings)
-    return Found(hits, mode, tuple(explained), question.vector, counted.absent)
+    return Found(hits, mode, tuple(explained), question.vector, looked_up.absent)
 
 
 def _chosen(state: State, question: Question, counts: Mapping[Term, int]) -> tuple[Mode, str]:
@@ -88,6 +93,15 @@ def _chosen(state: State, question: Question, counts: Mapping[Term, int]) -> tup
     if not reasons:
         return "vectors", "auto: vectors alone, since nothing in the query is exact or rare"
     return "hybrid", f"auto: words too, for {', '.join(reasons[:5])}"
+
+
+def _sharing(state: State, ranked: Ranked, terms: Sequence[Term], letters: Collection[Term]) -> Ranked:
+    """The ranking without chunks that share too few words with the query."""
+    entries = state.entries_of(ranked.rows.tolist())
+    kept = {entry.row for entry in entries if shares_enough(terms, letters, entry.chunk.embedded)}
+    places = [place for place, row in enumerate(ranked.rows.tolist()) if row in kept]
+    fact = f"words: {len(places):,} of {counted(len(ranked.rows), 'chunk')} shared enough of the query's words"
+    return Ranked(ranked.rows[places], ranked.scores[places], (*ranked.explained, fact))
 
 
 def _hits(state: State, question: Question, rankings: Mapping[str, Ranked]) -> tuple[Hit, ...]:

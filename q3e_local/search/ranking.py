@@ -5,9 +5,9 @@ Knows ranks, words and counts: nothing of vectors, files or SQL.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from q3e_local.search.database.query_words import Term
+from q3e_local.search.database.query_words import Term, tokens
 from q3e_local.search.database.records import COUNTED_MAX
 
 # Cormack, Clarke, Büttcher: Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning Methods,
@@ -28,6 +28,9 @@ _OF_QUESTIONS = frozenset(
     what when where whether which while whom whose will with within without would your
     """.split()  # noqa: SIM905 (a list of words, to be read)
 )
+# A chunk that shares fewer of a query's telling words shares them by chance: fused, it would stand before the chunk
+# that says the same in other words.
+_SHARED = 0.4
 # A pair of characters with one of these lies across two words more often than it is one.
 _PARTICLES = frozenset(
     "的了是我你他她它们这那在有和与就不也都很么什怎哪谁吗呢吧啊把被让给对从到为以之其及或几个多少はがをにでとものかられ"
@@ -71,8 +74,21 @@ def reasons_for_words(counts: Mapping[Term, int], n_chunks: int) -> list[str]:
     return [f"{word!r} (in {n:,} of {n_chunks:,})" for word, n in reasons.items()]
 
 
+def shares_enough(terms: Sequence[Term], letters: Collection[Term], text: str) -> bool:
+    """Whether a text has one of `letters`, or two fifths of the telling ones among the terms of a query."""
+    telling = [term for term in terms if term.exact or _is_telling(term)]
+    words = f" {' '.join(tokens(text))} "
+    if any(_has(words, term) for term in letters):
+        return True
+    return sum(_has(words, term) for term in telling) >= _SHARED * len(telling)
+
+
+def _has(words: str, term: Term) -> bool:
+    return f" {' '.join(term.tokens)}{'' if term.is_prefix else ' '}" in words
+
+
 def _is_telling(term: Term) -> bool:
-    """Whether being rare makes it a name."""
+    """Whether it says what a text is about; being rare makes it a name."""
     if len(term.tokens) > 1 or term.is_prefix:
         return False
     (word,) = term.tokens

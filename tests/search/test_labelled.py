@@ -1,17 +1,21 @@
 """A search finds the answers to the questions of a small corpus in two languages.
 
-Each question shares words with its answer, so that words alone find it too. The tests check that words and meaning
-together find no fewer answers than either alone.
+Each question of the corpus shares words with its answer, so that words alone find it too. The tests check that words
+and meaning together find no fewer answers than either alone. Questions that share no word with their answer are those
+of scripts/bench/understanding: words that another text has by chance must not hide what meaning finds.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from command import demo
 from labelled import QUESTIONS, Labelled, index_corpus
+from paths import ROOT
 
 import q3e_local
 from q3e_local import Reranker, VectorIndex
@@ -59,6 +63,44 @@ def test_words_and_meaning_find_no_less_than_either(
 
 def test_most_answers_are_among_the_first(missed: dict[Mode, list[Labelled]]) -> None:
     assert len(missed["auto"]) <= len(QUESTIONS) // 20
+
+
+@pytest.fixture(scope="module")
+def in_other_words(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[VectorIndex, dict[str, str]]]:
+    """An index of 60 texts, and questions in two languages with the id of the text that answers them."""
+    path = ROOT / "scripts/bench/understanding/questions.jsonl"
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line for line in lines if line["split"] == "dev"]
+    with VectorIndex(tmp_path_factory.mktemp("other-words") / "texts.q3e", demo()) as index:
+        index.add([line["text"] for line in lines], [line["id"] for line in lines])
+        yield index, {line[side]: line["id"] for line in lines for side in ("same", "across")}
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_words_that_are_shared_by_chance_hide_no_answer(in_other_words, k: int) -> None:
+    index, questions = in_other_words
+    found: dict[Mode, int] = {
+        mode: sum(
+            answer in [hit.id for hit in index.search(question, k, mode=mode).hits]
+            for question, answer in questions.items()
+        )
+        for mode in ("vectors", "auto", "hybrid")
+    }
+    assert found["auto"] >= found["vectors"] - 2
+    assert found["hybrid"] < found["vectors"] - 10  # so chance does share words
+
+
+def test_a_search_says_how_many_hits_shared_enough_words(in_other_words) -> None:
+    index, questions = in_other_words
+    searches = [found for question in questions if (found := index.search(question, 3)).mode == "hybrid"]
+    assert len(searches) > 10
+    for found in searches:
+        (fact,) = [fact for fact in found.explained if "shared enough" in fact]
+        n, of = map(
+            int, re.fullmatch(r"words: (\d+) of (\d+) chunks? shared enough of the query's words", fact).groups()
+        )
+        assert n <= of
+        assert n >= sum(hit.words_rank is not None for hit in found.hits)
 
 
 def test_two_stages_are_better_than_one(index: VectorIndex) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from q3e_local.search.database.query_words import Term, terms_of
-from q3e_local.search.ranking import fuse, reasons_for_words
+from q3e_local.search.ranking import fuse, reasons_for_words, shares_enough, to_the_letter
 
 
 def test_fusing_adds_the_reciprocals_of_ranks() -> None:
@@ -62,3 +62,25 @@ def test_a_code_that_is_everywhere_in_a_large_index_is_no_reason() -> None:
     (term,) = terms_of("B17")
     assert reasons_for_words({term: 19_999}, 1_000_000) == ["'B17' (in 19,999 of 1,000,000)"]
     assert reasons_for_words({term: 20_000}, 1_000_000) == []  # 20,000 or more: the count ends there
+
+
+@pytest.mark.parametrize(
+    ("query", "text", "enough"),
+    [
+        # invoices, wrong, amount: one of three words is less than two fifths, two are more.
+        ("which invoices have the wrong amount", "The invoices are in the second drawer.", False),
+        ("which invoices have the wrong amount", "Two invoices had a wrong date.", True),
+        ("what did Rosa say", "Rosa has used it since autumn.", True),
+        ("the invoice", "Invoices are in the second drawer.", False),  # another form is another word
+        # 宽带, 带合, 合同, 同签, 没有: one of five pairs is less than two fifths.
+        ("宽带合同签了没有", "宽带很慢。", False),
+        ("宽带合同签了没有", "宽带的合同在抽屉里。", True),
+        # A code is reason enough, whatever else is asked.
+        ("which customers waited longest for PRJ-2041", "PRJ-2041 is late.", True),
+        ("which customers waited longest for PRJ-2041", "PRJ-2042 is late.", False),
+    ],
+)
+def test_a_text_shares_enough_with_a_query(query: str, text: str, enough: bool) -> None:
+    terms = terms_of(query)
+    letters = to_the_letter(dict.fromkeys(terms, 1), 1000)
+    assert shares_enough(terms, letters, text) is enough
