@@ -166,7 +166,7 @@ def test_the_message_says_that_a_model_is_not_here_and_how_to_do_without(tmp_pat
     model.unlink()
     result = run("search", "cat", "--db", "moved.q3e")
     assert (result.exit_code, f"256-dim vectors of {model}, and that model cannot be" in result.stderr) == (1, True)
-    assert "say where it is with --model, or search without it: --words-only" in result.stderr
+    assert "say where it is with --model, or search without a model: --words-only" in result.stderr
     assert names(found("who fed the cat?", "--db", "moved.q3e", "-m", "demo", "-k", 1)) == ["cat.txt"]
 
 
@@ -174,6 +174,13 @@ def test_the_message_names_the_model_of_the_option_that_cannot_be_used(indexed):
     result = run("search", "cat", "-m", "nope")
     assert result.exit_code == 2
     assert "vectors of demo, and the model nope cannot be used: there is no model 'nope'" in result.stderr
+    result = run("search", "cat", "--rerank", "-m", "demo-reranker")
+    assert result.exit_code == 1
+    assert "the model demo-reranker cannot be used: demo-reranker is a reranker" in result.stderr
+    advice = (
+        "leave --model out to take the index's own model, name a reranker with --reranker, or search without a model"
+    )
+    assert advice in result.stderr
 
 
 def test_texts_with_an_instruction_are_searched_by_anyone(tmp_path):

@@ -185,7 +185,7 @@ def test_a_server_without_the_indexs_model_says_so(url: str, tmp_path: Path, tin
     result = run("search", "cat", "--server", url)
     assert result.exit_code == 2
     assert f"holds 256-dim vectors of {model}, and that model cannot be used: the server: " in result.stderr
-    assert "give its name on the server with --model, or search without it: --words-only" in result.stderr
+    assert "give its name on the server with --model, or search without a model: --words-only" in result.stderr
 
 
 def test_a_file_is_found_under_the_name_it_is_served_by(tmp_path: Path, tiny_gguf: Callable[..., Path]) -> None:

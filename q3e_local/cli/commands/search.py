@@ -168,16 +168,23 @@ def _embedder(stack: ExitStack, file: Path, space: IndexSpace, options: ModelOpt
             f"{file} holds {space}; search it with --words-only, or embed its texts with a model: "
             f"q3e-local index rebuild{option_of(file)} -m {DEFAULT_MODEL}"
         )
-    which = "that model" if options.model is None else f"the model {options.model}"
+    is_named = options.model is not None
+    which = f"the model {options.model}" if is_named else "that model"
     try:
         options = replace(options, model=options.model or space.model, offline=True)
         embedder = stack.enter_context(options.opened(for_a_question=True))
         embedder.check(EmbedRequest((), "query"))
         return embedder
     except ModelError as error:
-        where = "give its name on the server with --model" if options.server else "say where it is with --model"
+        if options.server:
+            where = "give its name on the server with --model"
+        elif is_named:
+            where = "leave --model out to take the index's own model, name a reranker with --reranker"
+        else:
+            where = "say where it is with --model"
         raise type(error)(
-            f"{file} holds {space}, and {which} cannot be used: {error}\n{where}, or search without it: --words-only"
+            f"{file} holds {space}, and {which} cannot be used: {error}\n"
+            f"{where}, or search without a model: --words-only"
         ) from None
 
 
