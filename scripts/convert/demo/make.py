@@ -85,15 +85,16 @@ def teacher_file() -> Path:
     return path
 
 
-def make_vocabulary(texts: Iterable[str], work: Path) -> Vocabulary:
+def make_vocabulary(corpus: Corpus, work: Path) -> Vocabulary:
+    texts, sides = corpus.learned(), [side for example in corpus.examples for side in example]
     key = digest(
-        [str(N_TOKENS), *texts],
+        [str(N_TOKENS), *texts, *sides],
         made_by=("words.py", "vocabulary.py"),
         packages=("jieba", "wordfreq", "tokenizers"),
     )
     path = work / f"vocabulary-{key}.json"
     if not path.exists():
-        whole_file(path, learn(weigh_words(count_words(texts)), N_TOKENS).save)
+        whole_file(path, learn(weigh_words(count_words(texts), count_words(sides)), N_TOKENS).save)
     return Vocabulary.load(path)
 
 
@@ -164,7 +165,7 @@ def main(work: Path, output: Path, force: bool) -> None:
     sides = [side for example in corpus.examples for side in example]
     known = dict(zip(sides, ask_teacher(sides, work), strict=True))
     leave_out_near(corpus, known, work)
-    vocabulary = make_vocabulary(corpus.learned(), work)
+    vocabulary = make_vocabulary(corpus, work)
     tokens = Tokens(corpus.texts(), vocabulary)
     say(f"{len(tokens.texts):,} texts, {len(corpus.examples):,} examples, {len(vocabulary.tokens):,} tokens")
     gguf_file.write(output, parameters(teach(corpus, tokens, known, work)), vocabulary)
