@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from q3e_local.evaluation.passages import Passages
 from q3e_local.search.database.query_words import Term
-from q3e_local.search.database.records import NO_FILTERS, Counted, Entry, Filters, Ranked
+from q3e_local.search.database.records import NO_FILTERS, Counted, Entry, Filters, Ranked, Sharing
 from q3e_local.vectors import Dtype, Vectors, finish, to_binary, to_int8
 
 # Scores of equal texts differ by what float32 rounds. Scores that are equal to so many digits count as equal: bits of
@@ -88,10 +88,12 @@ class ColumnState:
         """In how many passages each term is found."""
         return self._state.counted(terms)
 
-    def words(self, counts: Mapping[Term, int], k: int, filters: Filters = NO_FILTERS) -> Ranked:
-        """The k best passages by words, equal ones in their turns."""
-        ranked = self._state.words(counts, k + 1, filters)
-        if len(ranked.scores) > k and ranked.scores[k] == ranked.scores[k - 1]:
+    def words(
+        self, counts: Mapping[Term, int], k: int, filters: Filters = NO_FILTERS, sharing: Sharing | None = None
+    ) -> Ranked:
+        """The k best passages by words, equal ones in their turns; with `sharing` those that share enough."""
+        ranked = self._state.words(counts, self.n_chunks() if sharing else k + 1, filters, sharing)
+        if not sharing and len(ranked.scores) > k and ranked.scores[k] == ranked.scores[k - 1]:
             # The index cuts equal ones off by their order in the file: only of all can they be taken in turns.
             ranked = self._state.words(counts, self.n_chunks(), filters)
         # Passages that another process has added since are in no column.

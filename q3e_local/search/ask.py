@@ -6,18 +6,17 @@ Knows rankings and records; nothing of models (the question comes with its vecto
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from q3e_local.search.database.query_words import Term, terms_of
-from q3e_local.search.database.records import Counted, Entry, Filters, Ranked
+from q3e_local.search.database.records import Counted, Entry, Filters, Ranked, Sharing
 from q3e_local.search.hits import Found, Hit, Mode
-from q3e_local.search.ranking import RRF_K, fuse, reasons_for_words, shares_enough, to_the_letter
+from q3e_local.search.ranking import RRF_K, fuse, reasons_for_words, sharing, to_the_letter
 from q3e_local.vectors import Vectors
-from q3e_local.wording.counts import counted
 
 # How much of each ranking is fused: deep enough that a good hit of one ranking is in the other too.
 _FUSED_MIN, _FUSED_PER_HIT, _FUSED_MORE_MAX = 50, 4, 1000
@@ -43,7 +42,9 @@ class State(Protocol):
     def nearest(self, vector: Vectors, k: int, filters: Filters) -> Ranked: ...
     def scores(self, vector: Vectors, rows: Iterable[int]) -> dict[int, float]: ...
     def counted(self, terms: Sequence[Term]) -> Counted: ...
-    def words(self, counts: Mapping[Term, int], k: int, filters: Filters) -> Ranked: ...
+    def words(
+        self, counts: Mapping[Term, int], k: int, filters: Filters, sharing: Sharing | None = None
+    ) -> Ranked: ...
     def entries_of(self, rows: Iterable[int]) -> tuple[Entry, ...]: ...
 
 
@@ -58,26 +59,27 @@ def ask(state: State, question: Question) -> Found:
         kept = set(terms)
         counts = {term: n for term, n in counts.items() if term in kept}
     mode, why = _chosen(state, question, counts)
-    explained += [*looked_up.explained, *([why] if why else [])]
+    explained += looked_up.explained
     n = question.k
     if mode == "hybrid":
         n = max(_FUSED_MIN, min(_FUSED_PER_HIT * n, n + _FUSED_MORE_MAX))
-    letters = to_the_letter(counts, state.n_chunks()) if mode == "hybrid" else {}
     rankings: dict[str, Ranked] = {}
+    if mode != "vectors":
+        is_auto = question.mode == "auto" and mode == "hybrid"
+        least = sharing(question.text, terms, counts, state.n_chunks()) if is_auto else None
+        rankings["words"] = state.words(counts, n, question.filters, least)
+        if is_auto and not len(rankings["words"].rows):
+            mode, why, n = "vectors", "auto: vectors alone, since no chunk shares enough with the query", question.k
+    explained += [why] if why else []
     if mode != "words":
         assert question.vector is not None  # without a vector no other mode is chosen
         search = state.exact if question.exact else state.nearest
         rankings["vectors"] = search(question.vector, n, question.filters)
-    if mode != "vectors":
-        rankings["words"] = state.words(counts, n, question.filters)
-    if mode != question.mode and mode == "hybrid":
-        rankings["words"] = _sharing(state, rankings["words"], terms, letters)
-    for ranked in rankings.values():
-        explained += ranked.explained
-    if letters:
-        rankings["letters"] = state.words(letters, n, question.filters)
-        explained.append(f"to the letter: {', '.join(repr(term.exact) for term in letters)}")
+    explained += [fact for name in ("vectors", "words") if name in rankings for fact in rankings[name].explained]
     if mode == "hybrid":
+        if letters := to_the_letter(counts, state.n_chunks()):
+            rankings["letters"] = state.words(letters, n, question.filters)
+            explained.append(f"to the letter: {', '.join(repr(term.exact) for term in letters)}")
         explained.append(f"fused the first {n} of {len(rankings)} rankings by reciprocal rank (k = {RRF_K})")
     hits = _hits(state, question, rankings)
     return Found(hits, mode, tuple(explained), question.vector, looked_up.absent)
@@ -93,15 +95,6 @@ def _chosen(state: State, question: Question, counts: Mapping[Term, int]) -> tup
     if not reasons:
         return "vectors", "auto: vectors alone, since nothing in the query is exact or rare"
     return "hybrid", f"auto: words too, for {', '.join(reasons[:5])}"
-
-
-def _sharing(state: State, ranked: Ranked, terms: Sequence[Term], letters: Collection[Term]) -> Ranked:
-    """The ranking without chunks that share too few words with the query."""
-    entries = state.entries_of(ranked.rows.tolist())
-    kept = {entry.row for entry in entries if shares_enough(terms, letters, entry.chunk.embedded)}
-    places = [place for place, row in enumerate(ranked.rows.tolist()) if row in kept]
-    fact = f"words: {len(places):,} of {counted(len(ranked.rows), 'chunk')} shared enough of the query's words"
-    return Ranked(ranked.rows[places], ranked.scores[places], (*ranked.explained, fact))
 
 
 def _hits(state: State, question: Question, rankings: Mapping[str, Ranked]) -> tuple[Hit, ...]:

@@ -36,7 +36,7 @@ class Hit:
     mtime: float = 0.0  # of the file, or when the text was added; seconds since 1970
     indexed_at: float = 0.0
     vectors_rank: int | None = None  # its place by meaning, from 1; None: not among the first of this ranking
-    words_rank: int | None = None  # its place by words
+    words_rank: int | None = None  # its place by words; with the mode auto, among those that share enough
     letters_rank: int | None = None  # its place by words that are meant to the letter; these count twice
     rerank: float | None = None  # how well it answers the question, 0 to 1; None: no reranker has read it
     rank_before: int | None = None  # its place in the first stage, from 1; None: there was no second stage

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from q3e_local.search.database.query_words import Term, terms_of
-from q3e_local.search.ranking import fuse, reasons_for_words, shares_enough, to_the_letter
+from q3e_local.search.ranking import fuse, reasons_for_words, sharing
 
 
 def test_fusing_adds_the_reciprocals_of_ranks() -> None:
@@ -64,23 +64,38 @@ def test_a_code_that_is_everywhere_in_a_large_index_is_no_reason() -> None:
     assert reasons_for_words({term: 20_000}, 1_000_000) == []  # 20,000 or more: the count ends there
 
 
+def weights(query: str, counts: dict[str, int], n_chunks: int) -> tuple[dict[str, float], float]:
+    terms = terms_of(query)
+    of_query = {" ".join(term.tokens): term for term in terms}
+    found = sharing(query, terms, {of_query[text]: n for text, n in counts.items()}, n_chunks)
+    return {" ".join(term.tokens): weight for term, weight in found.weights.items()}, found.enough
+
+
+def test_a_word_weighs_what_it_tells_and_one_that_is_found_nowhere_counts_too() -> None:
+    # "which", "have" and "the" are words of questions; log(1001 / 10.5), log(1001 / 100.5), log(1001 / 0.5).
+    found, enough = weights("which invoices have the wrong amount", {"invoices": 10, "wrong": 100}, 1000)
+    assert found == pytest.approx({"invoices": 4.5573, "wrong": 2.2986, "amount": 7.6019}, abs=1e-4)
+    assert enough == pytest.approx(0.4 * (4.5573 + 2.2986 + 7.6019), abs=1e-4)
+
+
 @pytest.mark.parametrize(
-    ("query", "text", "enough"),
+    ("query", "counts", "alone"),
     [
-        # invoices, wrong, amount: one of three words is less than two fifths, two are more.
-        ("which invoices have the wrong amount", "The invoices are in the second drawer.", False),
-        ("which invoices have the wrong amount", "Two invoices had a wrong date.", True),
-        ("what did Rosa say", "Rosa has used it since autumn.", True),
-        ("the invoice", "Invoices are in the second drawer.", False),  # another form is another word
-        # 宽带, 带合, 合同, 同签, 没有: one of five pairs is less than two fifths.
-        ("宽带合同签了没有", "宽带很慢。", False),
-        ("宽带合同签了没有", "宽带的合同在抽屉里。", True),
-        # A code is reason enough, whatever else is asked.
-        ("which customers waited longest for PRJ-2041", "PRJ-2041 is late.", True),
-        ("which customers waited longest for PRJ-2041", "PRJ-2042 is late.", False),
+        ("when does Okonkwo start paying", {"okonkwo": 2, "start": 3, "paying": 3}, {"okonkwo"}),
+        ("when does Okonkwo start paying", {"okonkwo": 90, "start": 3, "paying": 3}, set()),  # not rare
+        ("Okonkwo starts paying the rent", {"okonkwo": 2, "starts": 3, "paying": 3}, set()),  # all sentences begin so
+        ("Okonkwo 什么时候付房租", {"okonkwo": 2, "时候": 90}, {"okonkwo"}),
+        ("is PRJ-2041 late", {"prj 2041": 3, "prj": 40, "2041": 3, "late": 90}, {"prj 2041"}),
+        ("was steht im Vertrag zur Heizung", {"heizung": 3, "vertrag": 90, "steht": 90}, {"heizung"}),
     ],
 )
-def test_a_text_shares_enough_with_a_query(query: str, text: str, enough: bool) -> None:
-    terms = terms_of(query)
-    letters = to_the_letter(dict.fromkeys(terms, 1), 1000)
-    assert shares_enough(terms, letters, text) is enough
+def test_what_is_meant_to_the_letter_and_a_rare_name_are_enough_by_themselves(
+    query: str, counts: dict[str, int], alone: set[str]
+) -> None:
+    found, enough = weights(query, counts, 1000)
+    assert {text for text, weight in found.items() if weight == enough} == alone
+
+
+def test_the_parts_of_a_code_do_not_count_beside_it() -> None:
+    found, _ = weights("PRJ-2041 and max_tokens", {"prj 2041": 3, "prj": 40, "2041": 3}, 1000)
+    assert set(found) == {"prj 2041", "max tokens"}

@@ -5,11 +5,13 @@ Turns SQLite's errors into ours. Knows nothing of tables.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -96,6 +98,7 @@ class Connection:
             unchanging = self._opened_to_read() if self._apsw.readonly("main") else None
             self._apsw.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             sqlite.configure(self._apsw, _WAL_BYTES)
+            self._apsw.register_fts5_function("shared", _shared)
         except BaseException:
             self._apsw.close()
             raise
@@ -141,6 +144,11 @@ def reported(path: Path) -> Iterator[None]:
             f"{path} is damaged or not an index ({error}); move it away and index again with: "
             f"q3e-local index FOLDER{option_of(path)}"
         ) from error
+
+
+def _shared(row: apsw.FTS5ExtensionApi, *weights: Any) -> float:
+    """The sum of the weights of those phrases of a query that a row has; in SQL `shared(TABLE, WEIGHT, …)`."""
+    return math.fsum(weight for phrase, weight in enumerate(weights) if row.phrase_columns(phrase))
 
 
 def _looks(path: Path) -> tuple[int, int, int, bool]:

@@ -155,6 +155,14 @@ class Counted:
 
 
 @dataclass(frozen=True)
+class Sharing:
+    """What a chunk must share with a query: terms whose weights add up to `enough`."""
+
+    weights: Mapping[Term, float]
+    enough: float
+
+
+@dataclass(frozen=True)
 class Ranked:
     """Rows, best first, with a score for each, and what was done to find them."""
 

@@ -18,7 +18,17 @@ from q3e_local.search.database.bit_scan import Codes, Rounded
 from q3e_local.search.database.code_table import CODE_BITS_MAX, ROUNDED_DIM_MAX
 from q3e_local.search.database.index_file import IndexFile
 from q3e_local.search.database.query_words import Term
-from q3e_local.search.database.records import NO_FILTERS, Counted, Entry, FileRecord, Filters, Passages, Ranked, Rows
+from q3e_local.search.database.records import (
+    NO_FILTERS,
+    Counted,
+    Entry,
+    FileRecord,
+    Filters,
+    Passages,
+    Ranked,
+    Rows,
+    Sharing,
+)  # fmt: skip
 from q3e_local.vectors import Vectors
 from q3e_local.wording.counts import counted
 
@@ -80,9 +90,14 @@ class Snapshot:
         """In how many chunks each term of a query is found; of a long query, the terms that there is time for."""
         return word_table.counted(self._connection, terms)
 
-    def words(self, counts: Mapping[Term, int], k: int, filters: Filters = NO_FILTERS) -> Ranked:
-        """The k best chunks that have any of the terms, by bm25. The counts are those of `counted`."""
-        return word_table.search(self._connection, counts, k, self._allowed(filters))
+    def words(
+        self, counts: Mapping[Term, int], k: int, filters: Filters = NO_FILTERS, sharing: Sharing | None = None
+    ) -> Ranked:
+        """The k best chunks that have any of the terms, by bm25; with `sharing` those of them that share enough.
+
+        The counts are those of `counted`.
+        """
+        return word_table.search(self._connection, counts, k, self._allowed(filters), sharing)
 
     def entries_of(self, rows: Iterable[int]) -> tuple[Entry, ...]:
         """The entries of these rows, in their order, without rows that are gone."""

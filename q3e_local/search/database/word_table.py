@@ -13,7 +13,7 @@ import apsw
 import numpy as np
 
 from q3e_local.search.database.query_words import Term, tokens
-from q3e_local.search.database.records import COUNTED_MAX, Chunk, Counted, Ranked, Rows
+from q3e_local.search.database.records import COUNTED_MAX, Chunk, Counted, Ranked, Rows, Sharing
 
 # How much of a query is looked up that is as long as a text. SQLite looks for a phrase of common words in all chunks
 # that have these words, and cannot be stopped: among a million chunks that takes up to a tenth of a second.
@@ -50,20 +50,40 @@ def counted(connection: apsw.Connection, terms: Sequence[Term]) -> Counted:
     return Counted({term: found[term] for term in in_order}, len(terms), len(terms) - len(found), absent)
 
 
-def search(connection: apsw.Connection, counts: Mapping[Term, int], k: int, allowed: Rows | None = None) -> Ranked:
-    """The k best rows that have any of the terms, best first, with bm25 (its sign turned: higher is better)."""
+def search(
+    connection: apsw.Connection,
+    counts: Mapping[Term, int],
+    k: int,
+    allowed: Rows | None = None,
+    sharing: Sharing | None = None,
+) -> Ranked:
+    """The k best rows that have any of the terms, best first, with bm25 (its sign turned: higher is better).
+
+    With `sharing` those of them that share enough with the query.
+    """
     terms = _affordable(counts)
     if not terms:
         return Ranked(np.empty(0, np.int64), np.empty(0), ("words: none of those looked up is in the index",))
     passes = None if allowed is None else set(allowed.tolist())
     match = " OR ".join(term.match for term in terms)
-    select = "SELECT rowid, bm25(words) AS score FROM words WHERE words MATCH ? ORDER BY score, rowid LIMIT ?"
-    found = connection.execute(select, (match, k if passes is None else -1))  # -1: no limit
-    best = list(islice(((row, -score) for row, score in found if passes is None or row in passes), k))
+    weights = [sharing.weights.get(term, 0.0) for term in terms] if sharing else []
+    select = (
+        f"SELECT rowid, bm25(words) AS score, shared(words{', ?' * len(weights)}) "  # noqa: S608 (no text of a user)
+        "FROM words WHERE words MATCH ? ORDER BY score, rowid LIMIT ?"
+    )
+    found = connection.execute(select, (*weights, match, k if passes is None else -1))  # -1: no limit
+    best = list(islice((each for each in found if passes is None or each[0] in passes), k))
     left_out = f", without {len(counts) - len(terms)} common ones" if len(terms) < len(counts) else ""
-    explained = f"words: ranked the chunks with any of {len(terms)} terms by bm25{left_out}"
-    rows, scores = np.array([row for row, _ in best], np.int64), np.array([score for _, score in best], np.float64)
-    return Ranked(rows, scores, (explained,))
+    explained = [f"words: ranked the chunks with any of {len(terms)} terms by bm25{left_out}"]
+    if sharing:
+        kept = [each for each in best if each[2] >= sharing.enough]
+        explained.append(f"words: {len(kept):,} of the first {len(best):,} share enough with the query")
+        best = kept
+    rows, scores = (
+        np.array([row for row, *_ in best], np.int64),
+        np.array([-score for _, score, _ in best], np.float64),
+    )
+    return Ranked(rows, scores, tuple(explained))
 
 
 def _affordable(counts: Mapping[Term, int]) -> list[Term]:
