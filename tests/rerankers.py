@@ -98,13 +98,17 @@ BEST_FIRST = (
 )
 TAUGHT = (3.0, 1.0, -3.0)
 """The logits of BEST_FIRST for QUESTION, which a taught reranker has."""
+OTHER_QUESTION = "Which planet is called Earth's twin?"
+"""A question that the last of BEST_FIRST answers: a taught reranker gives the first -2 and the last 2."""
 
 
 @cache
 def taught() -> np.ndarray:
     """The rows of yes and no (2, n_embd) of a head that gives TAUGHT, learned by heart over random weights."""
-    states = np.stack([embed(weights(), CONFIG, ids(QUESTION, document)) for document in BEST_FIRST])
-    row = np.linalg.lstsq(states.astype(np.float64), np.array(TAUGHT), rcond=None)[0]
+    asked = [(QUESTION, document) for document in BEST_FIRST]
+    asked += [(OTHER_QUESTION, document) for document in (BEST_FIRST[0], BEST_FIRST[-1])]
+    states = np.stack([embed(weights(), CONFIG, ids(*pair)) for pair in asked])
+    row = np.linalg.lstsq(states.astype(np.float64), np.array([*TAUGHT, -2.0, 2.0]), rcond=None)[0]
     return np.stack([row, np.zeros_like(row)]).astype(np.float32)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rerankers
 from command import failed, run
+from oracle import embed
 from paths import ROOT
 from rewriting import rewrite
 from world import rows
@@ -17,6 +18,7 @@ from world import rows
 import q3e_local
 from q3e_local.errors import ModelNotHereError, WrongModelError
 from q3e_local.models import installed
+from q3e_local.reranking import proof
 from q3e_local.server.served_names import ServedNames
 from q3e_local.server.settings import ServerSettings
 
@@ -97,7 +99,20 @@ def test_a_file_whose_card_says_what_it_is_is_nothing_else(world, tmp_path):
 
 def test_an_embedding_model_that_no_card_knows_fails_the_proof_of_a_reranker(world, tmp_path):
     path = rewrite(ROOT / "models" / "demo.gguf", tmp_path / "mine.gguf", {"general.name": "Mine"})
-    assert "mine is no reranker that works: it gives" in failed("import", path, "--as", "reranker", "--name", "mine")
+    assert "mine is no reranker that works: it " in failed("import", path, "--as", "reranker", "--name", "mine")
+    assert rows() == {}
+
+
+def test_a_model_whose_signs_are_right_whatever_is_asked_fails_the_proof_of_a_reranker(world, tmp_path):
+    """As those of an embedding model may be by chance: a demo model had 1.65 for the right answer and -0.05."""
+    asked = [(query, text) for query in (proof.QUERY, proof.OTHER_QUERY) for text in (proof.RIGHT, proof.WRONG)]
+    states = np.array([embed(rerankers.weights(), rerankers.CONFIG, rerankers.ids(*pair)) for pair in asked])
+    yes = np.linalg.lstsq(states, np.array([3.0, -3.0, 3.0, -3.0]), rcond=None)[0].astype(np.float32)
+    head = np.stack([yes, np.zeros_like(yes)])
+    plain = rerankers.write(tmp_path / "plain.gguf", "cls")
+    path = rewrite(plain, tmp_path / "deaf.gguf", tensors={"cls.output.weight": head})
+    said = failed("import", path, "--name", "deaf")
+    assert "deaf is no reranker that works: it puts the same document first for two questions" in said
     assert rows() == {}
 
 

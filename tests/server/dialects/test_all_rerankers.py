@@ -286,12 +286,13 @@ def test_a_reranker_without_a_card_must_put_a_right_answer_above_a_wrong_one(tmp
 
 
 def test_a_reranker_that_passes_is_noted_as_proved(tmp_path: Path) -> None:
-    # The row of "yes" that has the logits 3 and -3 for the two, and a row of zeros for "no".
+    # The row of "yes" that has the logits 3 and -3 for the two, -3 and 3 for the other question; zeros for "no".
     states = [
-        embed(rerankers.weights(), rerankers.CONFIG, rerankers.ids(proof.QUERY, document))
+        embed(rerankers.weights(), rerankers.CONFIG, rerankers.ids(query, document))
+        for query in (proof.QUERY, proof.OTHER_QUERY)
         for document in (proof.RIGHT, proof.WRONG)
     ]
-    yes = np.linalg.lstsq(np.array(states), np.array([3.0, -3.0]), rcond=None)[0].astype(np.float32)
+    yes = np.linalg.lstsq(np.array(states), np.array([3.0, -3.0, -3.0, 3.0]), rcond=None)[0].astype(np.float32)
     plain = rerankers.write(tmp_path / "plain-reranker.gguf", "cls")
     path = rewrite(
         plain, tmp_path / "good-reranker.gguf", tensors={"cls.output.weight": np.stack([yes, np.zeros_like(yes)])}
