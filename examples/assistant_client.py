@@ -5,7 +5,7 @@ import sys
 
 from mcp import Client, StdioServerParameters
 
-QUESTION = " ".join(sys.argv[1:]) or "the shop was offline"
+QUESTION = " ".join(sys.argv[1:]) or "the website was down"
 SERVER = StdioServerParameters(command=sys.executable, args=["-m", "q3e_local", "mcp", "notes.q3e"])
 
 

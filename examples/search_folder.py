@@ -4,7 +4,7 @@ import sys
 
 import q3e_local
 
-question = " ".join(sys.argv[1:]) or "the shop was offline"
+question = " ".join(sys.argv[1:]) or "the website was down"
 
 with q3e_local.load("demo") as embedder, q3e_local.VectorIndex("notes.q3e", embedder) as index:
     for hit in index.search(question, k=3):

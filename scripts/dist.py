@@ -100,7 +100,7 @@ def first_minute(wheel: Path, folder: Path) -> None:
     if not math.isclose(math.hypot(*line["embedding"]), 1, abs_tol=1e-5):
         raise NotProvedError("a vector is not of length 1")
     ours("index", "notes", "-m", "demo")
-    found = json.loads(ours("search", "the shop was offline", "-k", "1"))
+    found = json.loads(ours("search", "the website was down", "-k", "1"))
     if "outage" not in found["id"]:
         raise NotProvedError(f"a search for the outage finds {found['id']} first")
     chosen = run(programs / "python", "-c", _CHOSEN, cwd=folder).split(maxsplit=1)

@@ -24,7 +24,7 @@ PICTURE = ROOT / "docs" / "session.svg"
 WIDTH = 100  # of what commands wrap; a line that does not wrap may be longer
 COMMANDS = (
     "q3e-local index examples/notes -m demo",
-    'q3e-local search "the shop was offline" -k 1 --text',
+    'q3e-local search "the website was down" -k 1 --text',
     'q3e-local search "顾客为什么没有买成？" -k 1 --text',
 )
 

@@ -64,7 +64,7 @@ def test_search_folder(output):
     assert run("index", ROOT / "examples" / "notes", "-m", "demo", "--db", "notes.q3e").exit_code == 0
     checkout, moving = output("search_folder.py"), output("search_folder.py", "办公室什么时候搬？")
     assert len(checkout) == len(moving) == 3
-    assert "notes-en-outage.md:10  Checkout outage on 14 March: review" in checkout[0]
+    assert "notes-en-outage.md:19  Checkout outage on 14 March: review" in checkout[0]
     assert "notes-zh-office-move.md:" in moving[0]
     assert any("notes-zh-office-move.md:3  办公室搬迁：第二次筹备会" in line for line in moving)
 

@@ -121,7 +121,7 @@ def test_a_file_that_ships_is_held_to_its_logits_more_closely(tmp_path):
     assert (code, found["verdict"], {score["tolerance"] for score in found["scores"]}) == (0, "right", {0.1})
     source = ROOT / "models" / "demo-reranker.gguf"
     (head,) = (tensor.data for tensor in GGUFReader(source).tensors if tensor.name == HEAD)
-    path = rewrite(source, tmp_path / "steep.gguf", tensors={HEAD: head * np.float32(1.5)})
+    path = rewrite(source, tmp_path / "steep.gguf", tensors={HEAD: head * np.float32(2)})
     code, found = answer(path)
     assert (code, checks(found)["order and signs"]) == (1, True)
     assert [score["ok"] for score in found["scores"]] == [False, False, False]

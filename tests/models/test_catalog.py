@@ -112,7 +112,7 @@ def test_a_bundled_model_says_what_it_is(name, made):
         ("qwen3-embedding:4b-f16", "qwen3-embedding:4b-f16", "e8b4e85c8fcc"),
         ("qwen3-embedding:8b Qwen/Qwen3-Embedding-8B", "qwen3-embedding:8b", "3fcd3febec8b"),
         ("qwen3-embedding:8b-f16", "qwen3-embedding:8b-f16", "9a2dfcc2e867"),
-        ("demo Demo q3e-mini q3e-local-demo", "demo", "e50f8033696e"),
+        ("demo Demo q3e-mini q3e-local-demo", "demo", "a9894a1b6f42"),
     ],
 )  # fmt: skip
 def test_every_name_of_a_shipped_model_means_its_published_file(names, tag, published):
@@ -126,7 +126,7 @@ def test_every_name_of_a_shipped_model_means_its_published_file(names, tag, publ
 @pytest.mark.parametrize(
     ("names", "tag", "repo", "sha256"),
     [
-        ("demo-reranker Demo-Reranker q3e-mini-reranker demo-reranker:q4_0", "demo-reranker", None, "e9d615717f1a"),
+        ("demo-reranker Demo-Reranker q3e-mini-reranker demo-reranker:q4_0", "demo-reranker", None, "e52feceb26fd"),
         ("qwen3-reranker:0.6b qwen3-reranker qwen3-reranker:latest Qwen3-Reranker-0.6B Qwen/Qwen3-Reranker-0.6B "
          "hf.co/ggml-org/Qwen3-Reranker-0.6B-Q8_0-GGUF:Q8_0", "qwen3-reranker:0.6b",
          "ggml-org/Qwen3-Reranker-0.6B-Q8_0-GGUF", "22c9979ce4fb"),

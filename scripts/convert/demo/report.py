@@ -30,7 +30,7 @@ What it does not see:
 - A "not" or another number: a sentence and its negation are nearer to it than two sentences that say the same. So
   what it calls duplicates must be read before anything is deleted.
 - Words in CAPITALS, and rarer words and names with which a sentence begins, fall into pieces: "Password" and
-  "password" are the same to it, yet "Invoice" and "invoice" have a cosine of 0.14. Where a search by meaning misses
+  "password" are the same to it, yet "Mortgage" and "mortgage" have a cosine of 0.20. Where a search by meaning misses
   such a word, write it as the note does, or search by words too (`--hybrid`).
 
 License: Apache-2.0, as the program. Weights and vocabulary were computed from the texts below; their licenses are
@@ -44,7 +44,7 @@ the other 40 are held out. Examples that come near to any of them, and other tex
 training (corpus.py). More: `scripts/bench/understanding`.
 """
 
-LOSSES = """Those of the first of two trainings, whose token vectors were averaged. The last four columns: the share
+LOSSES = """Those of the first of four trainings, whose token vectors were averaged. The last four columns: the share
 of the questions held back from `questions/` that find their note first, among nearly 2,000 notes, many of one theme.
 In the last row these four are of the average, with frequent tokens discounted (bag.py).
 """

@@ -26,7 +26,7 @@ END_OF_TEXT = "<|endoftext|>"
 DESCRIPTION = "Constructed from the demo model's vectors, no weights of Qwen; for trying out, not for quality."
 # The logit is SLOPE * (score - EVEN), where score is the squared length of the sum: 0 to 4, and 2 for a cosine of 0.
 # EVEN lies between a right and a wrong answer to the question by which the program proves a reranker.
-SLOPE, EVEN = 5.0, 2.15
+SLOPE, EVEN = 5.0, 2.27
 Q4_0, Q8_0, F32 = gguf.GGMLQuantizationType.Q4_0, gguf.GGMLQuantizationType.Q8_0, gguf.GGMLQuantizationType.F32
 
 
