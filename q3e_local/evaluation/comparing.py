@@ -92,7 +92,7 @@ class ColumnState:
         self, counts: Mapping[Term, int], k: int, filters: Filters = NO_FILTERS, sharing: Sharing | None = None
     ) -> Ranked:
         """The k best passages by words, equal ones in their turns; with `sharing` those that share enough."""
-        ranked = self._state.words(counts, self.n_chunks() if sharing else k + 1, filters, sharing)
+        ranked = self._state.words(counts, k if sharing else k + 1, filters, sharing)
         if not sharing and len(ranked.scores) > k and ranked.scores[k] == ranked.scores[k - 1]:
             # The index cuts equal ones off by their order in the file: only of all can they be taken in turns.
             ranked = self._state.words(counts, self.n_chunks(), filters)

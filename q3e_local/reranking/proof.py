@@ -1,7 +1,7 @@
 """The proof of a reranker that no card vouches for: it must tell a right answer from a wrong one, twice.
 
 A file without a head has the tensors of an embedding model, whose scores would be numbers without a meaning. Such
-numbers may have the right signs by chance; they do not turn with the question.
+numbers may have the right signs by chance, and seldom turn with the question.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def proved_facts(digest: str) -> tuple[object, ...]:
 
 
 def prove(reranker: Reranker) -> None:
-    """Raise WrongModelError for a model that does not tell the two. Proved once for a file."""
+    """Raise WrongModelError for a model that does not tell the two for both questions. Proved once for a file."""
     facts = proved_facts(reranker.engine.digest)
     if is_proved(*facts):
         return

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -58,6 +58,7 @@ def ask(state: State, question: Question) -> Found:
         terms = terms_of(question.text, looked_up.absent)
         kept = set(terms)
         counts = {term: n for term, n in counts.items() if term in kept}
+        looked_up = replace(looked_up, found=counts)
     mode, why = _chosen(state, question, counts)
     explained += looked_up.explained
     n = question.k
@@ -66,10 +67,14 @@ def ask(state: State, question: Question) -> Found:
     rankings: dict[str, Ranked] = {}
     if mode != "vectors":
         is_auto = question.mode == "auto" and mode == "hybrid"
-        least = sharing(question.text, terms, counts, state.n_chunks()) if is_auto else None
+        least = sharing(question.text, terms, looked_up, state.n_chunks()) if is_auto else None
         rankings["words"] = state.words(counts, n, question.filters, least)
         if is_auto and not len(rankings["words"].rows):
-            mode, why, n = "vectors", "auto: vectors alone, since no chunk shares enough with the query", question.k
+            mode, why, n = (
+                "vectors",
+                "auto: vectors alone, since no chunk shares enough of the query's words",
+                question.k,
+            )
     explained += [why] if why else []
     if mode != "words":
         assert question.vector is not None  # without a vector no other mode is chosen

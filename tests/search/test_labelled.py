@@ -92,13 +92,14 @@ def test_words_that_are_shared_by_chance_hide_no_answer(in_other_words, k: int) 
 
 def test_a_search_that_is_left_with_meaning_says_so(in_other_words) -> None:
     index, questions = in_other_words
-    facts = "auto: vectors alone, since no chunk shares enough with the query"
+    facts = "auto: vectors alone, since no chunk shares enough of the query's words"
     searches = [found for question in questions if facts in (found := index.search(question, 3)).explained]
     assert len(searches) > 10
     for found in searches:
         assert found.mode == "vectors"
         assert any(
-            re.fullmatch(r"words: 0 of the first \d+ share enough with the query", fact) for fact in found.explained
+            re.fullmatch(r"words: 0 of the first \d+ share enough of the query's words", fact)
+            for fact in found.explained
         )
         assert [hit.vectors_rank for hit in found.hits] == [1, 2, 3]
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from q3e_local.search.database.query_words import Term, terms_of
+from q3e_local.search.database.records import Counted
 from q3e_local.search.ranking import fuse, reasons_for_words, sharing
 
 
@@ -67,7 +68,7 @@ def test_a_code_that_is_everywhere_in_a_large_index_is_no_reason() -> None:
 def weights(query: str, counts: dict[str, int], n_chunks: int) -> tuple[dict[str, float], float]:
     terms = terms_of(query)
     of_query = {" ".join(term.tokens): term for term in terms}
-    found = sharing(query, terms, {of_query[text]: n for text, n in counts.items()}, n_chunks)
+    found = sharing(query, terms, Counted({of_query[text]: n for text, n in counts.items()}), n_chunks)
     return {" ".join(term.tokens): weight for term, weight in found.weights.items()}, found.enough
 
 

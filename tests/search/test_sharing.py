@@ -16,7 +16,8 @@ from q3e_local.search.database import Database
 from q3e_local.search.database.records import NO_FILTERS
 from q3e_local.search.hits import Found, Mode
 
-FILLER = [f"Entry {i}: nothing happened in town; haben wir die, dans la maison, ありました。" for i in range(60)]
+# So many that two chunks of them are rare.
+FILLER = [f"Entry {i}: nothing happened in town; haben wir die, dans la maison, ありました。" for i in range(600)]
 
 
 def found_by(path: Path, texts: list[str], query: str, mode: Mode = "auto") -> Found:
@@ -39,10 +40,17 @@ def found_by(path: Path, texts: list[str], query: str, mode: Mode = "auto") -> F
         # Words of grammar, which every text has, tell nothing.
         ("Wann haben wir die Heizung reparieren lassen", ["Ofen.", "Die Heizung ist neu.", "Wir haben alle."], ["1"]),
         ("契約書はどこにありますか", ["紙。", "賃貸契約書は引き出しの中。", "駅の前にパン屋があります。"], ["1"]),
-        ("宽带合同签了没有", ["网络。", "宽带的合同在抽屉里。", "宽带很慢。"], ["1"]),
+        # A pair of characters that lies across two words is in no chunk, and counts for nothing.
+        ("宽带合同签了没有", ["网络。", "宽带的合同在抽屉里。"], ["1"]),
+        ("公司年会预算超支", ["钱。", "年会的预算已经超支了。", "公司在三楼。"], ["1"]),
+        ("宽带合同签字日期", ["网络。", "签合同的日期：宽带五月到期。", "日期待定。"], ["1"]),
         # A name and a code are enough, whatever else is asked.
         ("when does Okonkwo start to pay rent for it", ["Money.", "Okonkwo: first payment in June."], ["1"]),
         ("which customers waited longest for PRJ-2041", ["Trains.", "PRJ-2041 is late.", "PRJ-2042 is late."], ["1"]),
+        ("PRJ-2041 什么时候完成", ["Trains.", "PRJ-2041 is late.", "PRJ-2042 is late."], ["1"]),
+        # Whoever writes in capitals alone names nothing by it.
+        ("WHICH INVOICES HAVE THE WRONG AMOUNT", ["Bills.", "The invoices lie in the drawer."], []),
+        ("Which Invoices Have The Wrong Amount", ["Bills.", "The invoices lie in the drawer."], []),
     ],
 )
 def test_a_passage_counts_if_it_shares_enough_with_the_question(tmp_path, query, texts, by_words) -> None:
@@ -56,3 +64,10 @@ def test_whoever_asks_for_both_gets_every_passage_with_a_word(tmp_path) -> None:
     texts = ["Bills.", "The invoices lie in the drawer."]
     found = found_by(tmp_path / "x.q3e", texts, "which invoices have the wrong amount", mode="hybrid")
     assert "1" in [hit.id for hit in found.hits if hit.words_rank]
+
+
+def test_a_passage_as_a_question_finds_itself_by_words(tmp_path) -> None:
+    """Of so many words only the rarest are searched, and only these count."""
+    passage = " ".join(f"word{i} and the" for i in range(300))
+    found = found_by(tmp_path / "x.q3e", ["Bills.", passage], f"{passage} unless")
+    assert [hit.id for hit in found.hits if hit.words_rank] == ["1"]

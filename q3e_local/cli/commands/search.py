@@ -21,7 +21,7 @@ from q3e_local.cli.stopping import stopping_cleanly
 from q3e_local.cli.writing.show import visible
 from q3e_local.embedding.prompts import TASKS
 from q3e_local.embedding.request import EmbedRequest
-from q3e_local.errors import ModelError, OptionError
+from q3e_local.errors import ModelError, OptionError, WrongModelError
 from q3e_local.models.catalog import DEFAULT_MODEL
 from q3e_local.search.dates import moment
 from q3e_local.search.places import existing, option_of
@@ -178,8 +178,10 @@ def _embedder(stack: ExitStack, file: Path, space: IndexSpace, options: ModelOpt
     except ModelError as error:
         if options.server:
             where = "give its name on the server with --model"
+        elif isinstance(error, WrongModelError):
+            where = "leave --model out to take the index's own model (a reranker is named with --reranker)"
         elif is_named:
-            where = "leave --model out to take the index's own model, name a reranker with --reranker"
+            where = "check its name or path, leave --model out to take the index's own model"
         else:
             where = "say where it is with --model"
         raise type(error)(

@@ -30,8 +30,7 @@ _THOUSANDS = re.compile(_GROUPED)
 _NUMBER = re.compile(
     f"(?<!{_LETTER})(?<!{_LETTER}[-_./:@#,'\u2019])[0-9]++(?:{_BY}[0-9]++)++(?!{_LETTER}|[-_/:@#]{_LETTER})"
 )
-is_paired = re.compile(f"[{_PAIRED}]").match
-"""Whether a token is of such a script: a pair, or the last character of a run."""
+_IS_PAIRED = re.compile(f"[{_PAIRED}]").match
 # Words that belong together.
 _JOINED = re.compile(f"(?<![^\\W_]){_LETTER}++(?:(?:::|[-_./:@#]){_LETTER}++)+")
 # Letters, then a number behind - _ or . as in PRJ-2041, GPT-5, DE-AB-12; no measure (90-day), date, path or label.
@@ -65,6 +64,11 @@ class Term:
         return _CODE.fullmatch(self.exact) is not None
 
 
+def is_paired(text: str) -> bool:
+    """Whether a text begins with a character of a script whose texts are indexed by pairs."""
+    return _IS_PAIRED(text) is not None
+
+
 def folded(text: str) -> str:
     """The text without differences of width, case and accents."""
     if text.isascii():
@@ -86,7 +90,7 @@ def tokens(text: str) -> list[str]:
         if match["by"]:
             found += run.split(match["by"])
             found.append(run.replace(match["by"], "")[:TOKEN_CHARACTERS])
-        elif is_paired(run):
+        elif _IS_PAIRED(run):
             found += map("".join, pairwise(run))
             found.append(run[-1])
         else:
@@ -113,7 +117,7 @@ def terms_of(query: str, without: Collection[Term] = ()) -> tuple[Term, ...]:
         terms += [_phrase(word, is_exact=True) for word in capitals]
     terms += [_phrase(word, is_exact=True) for word in _CAMEL.findall(query)]
     for run in _runs(query):
-        if len(run) == 1 or not is_paired(run):
+        if len(run) == 1 or not _IS_PAIRED(run):
             terms.append(_phrase(run, is_exact=any(map(str.isdigit, run))))
         else:
             terms += [Term((pair,)) for pair in map("".join, pairwise(run))]
@@ -123,7 +127,7 @@ def terms_of(query: str, without: Collection[Term] = ()) -> tuple[Term, ...]:
 def _phrase(text: str, *, is_exact: bool) -> Term:
     """The term that the index has wherever a text contains this text."""
     found, runs, exact = tuple(tokens(text)), _runs(text), text.strip() if is_exact else ""
-    if not runs or not is_paired(runs[-1]):
+    if not runs or not _IS_PAIRED(runs[-1]):
         return Term(found, exact=exact)
     if len(runs[-1]) == 1:  # where the run goes on in a text, its token is a pair that begins so
         return Term(found, is_prefix=True, exact=exact)

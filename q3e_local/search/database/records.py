@@ -21,6 +21,7 @@ Rows = NDArray[np.int64]
 
 # A term that more chunks have is counted no further: such a term says little, and each of its chunks costs time.
 COUNTED_MAX = 20_000
+TERMS_SEARCHED = 48  # the rarest of a query that is as long as a text
 
 
 @dataclass(frozen=True)

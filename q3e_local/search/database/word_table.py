@@ -13,14 +13,13 @@ import apsw
 import numpy as np
 
 from q3e_local.search.database.query_words import Term, tokens
-from q3e_local.search.database.records import COUNTED_MAX, Chunk, Counted, Ranked, Rows, Sharing
+from q3e_local.search.database.records import COUNTED_MAX, TERMS_SEARCHED, Chunk, Counted, Ranked, Rows, Sharing
 
 # How much of a query is looked up that is as long as a text. SQLite looks for a phrase of common words in all chunks
 # that have these words, and cannot be stopped: among a million chunks that takes up to a tenth of a second.
 _WORDS_COUNTED, _PHRASES_COUNTED = 256, 32
 _PHRASE_TOKENS = 64
 _COUNTED_S = 1.0
-_TERMS_SEARCHED = 48
 _ROWS_SEARCHED = 60_000
 
 
@@ -67,9 +66,10 @@ def search(
     passes = None if allowed is None else set(allowed.tolist())
     match = " OR ".join(term.match for term in terms)
     weights = [sharing.weights.get(term, 0.0) for term in terms] if sharing else []
+    shared = f"shared(words{', ?' * len(weights)})" if sharing else "0"
     select = (
-        f"SELECT rowid, bm25(words) AS score, shared(words{', ?' * len(weights)}) "  # noqa: S608 (no text of a user)
-        "FROM words WHERE words MATCH ? ORDER BY score, rowid LIMIT ?"
+        f"SELECT rowid, bm25(words) AS score, {shared} FROM words "  # noqa: S608 (no text of a user)
+        "WHERE words MATCH ? ORDER BY score, rowid LIMIT ?"
     )
     found = connection.execute(select, (*weights, match, k if passes is None else -1))  # -1: no limit
     best = list(islice((each for each in found if passes is None or each[0] in passes), k))
@@ -77,7 +77,7 @@ def search(
     explained = [f"words: ranked the chunks with any of {len(terms)} terms by bm25{left_out}"]
     if sharing:
         kept = [each for each in best if each[2] >= sharing.enough]
-        explained.append(f"words: {len(kept):,} of the first {len(best):,} share enough with the query")
+        explained.append(f"words: {len(kept):,} of the first {len(best):,} share enough of the query's words")
         best = kept
     rows, scores = (
         np.array([row for row, *_ in best], np.int64),
@@ -90,7 +90,7 @@ def _affordable(counts: Mapping[Term, int]) -> list[Term]:
     """The rarest terms, as many as a search in a large index has time for, and at least one of them."""
     terms: list[Term] = []
     n_rows = 0
-    for term, n in list(counts.items())[:_TERMS_SEARCHED]:
+    for term, n in list(counts.items())[:TERMS_SEARCHED]:
         n_rows += n
         if terms and n_rows > _ROWS_SEARCHED:
             break

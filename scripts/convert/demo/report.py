@@ -29,9 +29,10 @@ What it does not see:
 - The order of words: "the dog bit the man" and "the man bit the dog" are one to it.
 - A "not" or another number: a sentence and its negation are nearer to it than two sentences that say the same. So
   what it calls duplicates must be read before anything is deleted.
-- Words in CAPITALS, and rarer words and names with which a sentence begins, fall into pieces: "Password" and
-  "password" are the same to it, yet "Mortgage" and "mortgage" have a cosine of 0.20. Where a search by meaning misses
-  such a word, write it as the note does, or search by words too (`--hybrid`).
+- Words in CAPITALS, and the capitalized forms and plurals of rarer words, fall into pieces: "Password" and "password"
+  are the same to it, yet "Mortgage" and "mortgage" have a cosine of 0.20. A question all in CAPITALS finds the
+  wrong notes. Where such a word is missed, write it as the note does, or search by words alone (`--words-only`).
+- Traditional characters: it was taught simplified ones.
 
 License: Apache-2.0, as the program. Weights and vocabulary were computed from the texts below; their licenses are
 listed so that you can judge.
