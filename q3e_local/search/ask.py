@@ -70,11 +70,8 @@ def ask(state: State, question: Question) -> Found:
         least = sharing(question.text, terms, looked_up, state.n_chunks()) if is_auto else None
         rankings["words"] = state.words(counts, n, question.filters, least)
         if is_auto and not len(rankings["words"].rows):
-            mode, why, n = (
-                "vectors",
-                "auto: vectors alone, since no chunk shares enough of the query's words",
-                question.k,
-            )
+            mode, n = "vectors", question.k
+            why = "auto: vectors alone, since no chunk shares enough of the query's words"
     explained += [why] if why else []
     if mode != "words":
         assert question.vector is not None  # without a vector no other mode is chosen

@@ -22,7 +22,7 @@ _COMMON = 4
 _RARE = 200
 # Short words, and words of questions and of grammar, name nothing though they are rare: notes seldom ask.
 _WORD_CHARACTERS_MIN = 4
-_FOUND_CHARACTERS_MIN = 3  # of a word that some chunk has, so that it is no word of a grammar unknown here
+_FOUND_CHARACTERS_MIN = 3  # of a word that some chunk has: one that none has may be grammar of another language
 _OF_QUESTIONS = frozenset(
     """
     about after all also and any anyone are been before being between but can could did does doing done during each

@@ -28,7 +28,7 @@ from q3e_local.search.database.records import (
     Ranked,
     Rows,
     Sharing,
-)  # fmt: skip
+)
 from q3e_local.vectors import Vectors
 from q3e_local.wording.counts import counted
 

@@ -58,7 +58,7 @@ def search(
 ) -> Ranked:
     """The k best rows that have any of the terms, best first, with bm25 (its sign turned: higher is better).
 
-    With `sharing` those of them that share enough with the query.
+    With `sharing` those of them that share enough of the query's words.
     """
     terms = _affordable(counts)
     if not terms:
